@@ -1,0 +1,1 @@
+"""What machines are: one profile per chip, every number with its source."""

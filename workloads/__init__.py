@@ -1,0 +1,1 @@
+"""What is asked of the machines: traces, generators of traces, and model architectures."""
