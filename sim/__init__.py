@@ -1,1 +1,6 @@
 """How long, what next, and when: an analytical roofline simulator of LLM serving."""
+
+from sim.results.result import Result
+from sim.scenario import Machine, Scenario, simulate
+
+__all__ = ["Machine", "Result", "Scenario", "simulate"]

@@ -49,9 +49,9 @@ class Segments:
         return list(zip(self.key[rows].tolist(), self.start[rows].tolist(), self.length[rows].tolist(), strict=True))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trace:
-    """A workload as columns, one element a request, in order of arrival.
+    """A workload as columns, one element a request, in order of arrival; equal only to itself, so it can be a key.
 
     Attributes
     ----------

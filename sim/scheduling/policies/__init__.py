@@ -1,0 +1,1 @@
+"""Policies: each states an order and a preference, and nothing else."""

@@ -1,0 +1,108 @@
+"""What an iteration costs in whole ticks, so that time is exact and a stretch of iterations has a closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sim.physics.iteration import IterationModel
+
+TICKS_PER_SECOND = 1 << 40
+"""Time is counted in ticks of 2**-40 s (about a picosecond): 97 days fit 63 bits, and integers never round."""
+
+
+def ticks(seconds: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Round times up to ticks [s -> ticks].
+
+    >>> ticks([0.0, 0.5, 1e-13])
+    array([           0, 549755813888,            1])
+    """
+    return np.ceil(np.asarray(seconds, dtype=np.float64) * TICKS_PER_SECOND).astype(np.int64)
+
+
+def seconds(ticks: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Convert ticks to seconds [ticks -> s]."""
+    return np.asarray(ticks) / TICKS_PER_SECOND
+
+
+@dataclass(frozen=True)
+class IterationClock:
+    """The cost of an iteration as tables of integers, exactly affine in the context that decoding reads.
+
+    An iteration of `tokens` new tokens, of which `samples` sequences sample one, costs ``base + tokens_ticks[tokens] +
+    samples_ticks[samples]``, plus `prompt_ticks(pairs, cached_context)` if it computes prompts, plus ``decode_ticks +
+    context_ticks * context`` if it decodes, where `context` counts every key read. While n sequences only decode, each
+    iteration therefore takes ``context_ticks * n`` longer than the one before: k of them end after
+    ``k * first + growth * k * (k - 1) / 2`` ticks, whatever k is, with nothing rounded on the way.
+
+    Attributes
+    ----------
+    base : [ticks] per iteration.
+    tokens_ticks, samples_ticks : [ticks] by number of tokens and of samples.
+    decode_ticks, context_ticks : [ticks] per decoding iteration, and per key that it reads.
+    prompt_ticks : (pairs, cached context tokens) -> [ticks]
+    """
+
+    base: int
+    tokens_ticks: list[int]
+    samples_ticks: list[int]
+    decode_ticks: int
+    context_ticks: int
+    prompt_ticks: Callable[[int, int], int]
+
+    def iteration(self, prompts: int, new_tokens: int, pairs: int, cached: int, decodes: int, context: int) -> int:
+        """Return the ticks of an iteration with `prompts` prompts (or none) and `decodes` decoding sequences (or none).
+
+        `context` is the sum of computed tokens of the decoding sequences, before this iteration adds one to each.
+        """
+        cost = self.base + self.tokens_ticks[new_tokens + decodes] + self.samples_ticks[prompts + decodes]
+        if prompts:
+            cost += self.prompt_ticks(pairs, cached)
+        if decodes:
+            cost += self.decode_ticks + self.context_ticks * (context + decodes)
+        return cost
+
+
+def roofline_clock(model: IterationModel, most_tokens: int, most_samples: int) -> IterationClock:
+    """Tabulate an iteration model for up to `most_tokens` new tokens and `most_samples` samples, rounding up.
+
+    Times per key and per pair are kept in finer units than a tick, so that rounding never shows.
+    """
+    per_pair, pair_launch = _line(lambda n: model.prefill_attention_seconds(n, 0))
+    per_cached, _ = _line(lambda n: model.prefill_attention_seconds(1, n))
+
+    def prompt_ticks(pairs: int, cached: int) -> int:
+        return pair_launch + (max(pairs * per_pair, cached * per_cached) + _FINER - 1) // _FINER
+
+    return IterationClock(
+        base=int(ticks(model.host_seconds)),
+        tokens_ticks=ticks(model.token_seconds(np.arange(most_tokens + 1))).tolist(),
+        samples_ticks=ticks(model.head_seconds(np.arange(most_samples + 1))).tolist(),
+        decode_ticks=int(ticks(model.decode_attention_launch_seconds)),
+        context_ticks=int(ticks(model.decode_attention_seconds_per_kv_token)),
+        prompt_ticks=prompt_ticks,
+    )
+
+
+_FINER = 1 << 20
+_MANY = float(1 << 60)
+
+
+def _line(seconds: Callable[[float], npt.ArrayLike]) -> tuple[int, int]:
+    """Return slope [ticks / `_FINER`] and value at zero [ticks] of a function that is straight above its first bend."""
+    slope = float(np.asarray(seconds(_MANY))) / _MANY
+    at_zero = max(0.0, float(np.asarray(seconds(1.0))) - slope)
+    return int(np.ceil(slope * _FINER * TICKS_PER_SECOND)), int(ticks(at_zero))
+
+
+def uniform_clock(base: int, per_token: int, most_tokens: int) -> IterationClock:
+    """Return a clock that charges `base` an iteration and `per_token` a new token, as recorded runs of schedulers do.
+
+    >>> uniform_clock(1000, 1, 8).iteration(1, 5, 15, 0, 2, 40)
+    1007
+    """
+    tokens = list(range(0, per_token * (most_tokens + 1), per_token)) if per_token else [0] * (most_tokens + 1)
+    return IterationClock(base, tokens, [0] * (most_tokens + 1), 0, 0, lambda pairs, cached: 0)

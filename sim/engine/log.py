@@ -1,0 +1,136 @@
+"""What happened: one row for each stretch of equal iterations, and four columns for requests; nothing per token."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+LONG = ("start", "first", "growth", "context", "pairs")
+SHORT = (
+    "iterations",
+    "decodes",
+    "prompts",
+    "joined",
+    "new_tokens",
+    "cached_context",
+    "free_blocks",
+    "waiting",
+    "preempted",
+    "refusal",
+)
+
+
+class Log:
+    """The iterations of one replica, a row for each stretch, grown as machine integers.
+
+    Columns of 64 bits: `start` [ticks], `first` (duration of the first iteration) and `growth` (each further one takes
+    longer by this) [ticks], `context` (computed tokens of the decoding sequences at the start), `pairs`.
+    Columns of 32 bits: `iterations`, `decodes` (sequences decoding), `prompts` (sequences prefilling), `joined` (those
+    of them that go on to decode), `new_tokens` and `cached_context` (of the prompts), `free_blocks` and `waiting` (at
+    the start), `preempted` (just before it), `refusal` (why the head of the queue waits, see `Refusal`).
+    """
+
+    __slots__ = ("gaps", "long", "short")
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.long = array("q")
+        self.short = array("i")
+        self.gaps = array("q")
+        """Inter-token gaps [ticks] that the rows do not show: from preemption to the next token of that request."""
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.short) // len(SHORT)
+
+    def forget_joined(self, row: int) -> None:
+        """Note that a sequence which joined in `row` was preempted before it decoded."""
+        self.short[row * len(SHORT) + SHORT.index("joined")] -= 1
+
+    def end(self, row: int) -> int:
+        """Return when the stretch in `row` ended [ticks]."""
+        start, first, growth = self.long[row * len(LONG) : row * len(LONG) + 3]
+        iterations = self.short[row * len(SHORT)]
+        return start + iterations * first + growth * (iterations * (iterations - 1) // 2)
+
+    def columns(self) -> Iterations:
+        """Return the rows as arrays."""
+        wide = np.frombuffer(self.long, dtype=np.int64).reshape(-1, len(LONG))
+        narrow = np.frombuffer(self.short, dtype=np.int32).reshape(-1, len(SHORT)).astype(np.int64)
+        values = {name: wide[:, i] for i, name in enumerate(LONG)} | {n: narrow[:, i] for i, n in enumerate(SHORT)}
+        return Iterations(gaps=np.frombuffer(self.gaps, dtype=np.int64), **values)
+
+
+@dataclass(frozen=True)
+class Iterations:
+    """The columns of a `Log` (see there) as arrays of shape (stretches,), and what follows from them."""
+
+    start: npt.NDArray[np.int64]
+    first: npt.NDArray[np.int64]
+    growth: npt.NDArray[np.int64]
+    context: npt.NDArray[np.int64]
+    pairs: npt.NDArray[np.int64]
+    iterations: npt.NDArray[np.int64]
+    decodes: npt.NDArray[np.int64]
+    prompts: npt.NDArray[np.int64]
+    joined: npt.NDArray[np.int64]
+    new_tokens: npt.NDArray[np.int64]
+    cached_context: npt.NDArray[np.int64]
+    free_blocks: npt.NDArray[np.int64]
+    waiting: npt.NDArray[np.int64]
+    preempted: npt.NDArray[np.int64]
+    refusal: npt.NDArray[np.int64]
+    gaps: npt.NDArray[np.int64]
+
+    @property
+    def duration(self) -> npt.NDArray[np.int64]:
+        """Whole stretches [ticks]."""
+        k = self.iterations
+        return k * self.first + self.growth * (k * (k - 1) // 2)
+
+    @property
+    def end(self) -> npt.NDArray[np.int64]:
+        """End of each stretch [ticks]."""
+        return self.start + self.duration
+
+    def inter_token_gaps(self, since: int = 0, until: int | None = None) -> tuple[npt.NDArray[np.int64], ...]:
+        """Return every gap between consecutive tokens of a reply, as values [ticks] and how often each occurs.
+
+        Sequences that decode together share their gaps, so this is exact without a list of tokens. Only rows that
+        start from `since` and before `until` [ticks] count; gaps across a preemption count wherever they are.
+        """
+        rows = np.flatnonzero(self.decodes > 0)
+        end, steps = self.end, self.iterations
+        first_end = self.start[rows] + self.first[rows]
+        # Sequences that joined since the last decoding row got their last token when their prompt was done.
+        joined_before = np.concatenate([[0], np.cumsum(np.where(self.decodes > 0, 0, self.joined))])
+        previous = np.concatenate([[-1], rows[:-1]])
+        newcomers = joined_before[rows] - joined_before[previous + 1]
+        old = self.decodes[rows] - newcomers
+        last_end = np.where(previous >= 0, end[previous], 0)
+        inside = (self.start[rows] >= since) & (self.start[rows] < (until if until is not None else np.inf))
+        values = [(first_end - last_end)[inside]]
+        weights = [old[inside]]
+
+        fresh = np.flatnonzero((self.decodes == 0) & (self.joined > 0))
+        following = np.searchsorted(rows, fresh)
+        known = following < len(rows)
+        fresh, following = fresh[known], following[known]
+        fresh, following = fresh[inside[following]], following[inside[following]]
+        values.append(first_end[following] - end[fresh])
+        weights.append(self.joined[fresh])
+
+        rows = rows[inside]
+        more = steps[rows] - 1
+        stretch = np.repeat(rows, more)
+        index = np.arange(len(stretch)) - np.repeat(np.cumsum(more) - more, more) + 1
+        values.append(self.first[stretch] + self.growth[stretch] * index)
+        weights.append(self.decodes[stretch])
+
+        values.append(self.gaps)
+        weights.append(np.ones_like(self.gaps))
+        value, weight = np.concatenate(values), np.concatenate(weights)
+        return value[weight > 0], weight[weight > 0]

@@ -1,0 +1,199 @@
+"""A trace in, what happened out: one replica serves every request of a trace."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from simpy import Environment, Event
+
+from sim.engine.clock import IterationClock, ticks
+from sim.engine.content import ContentTree, content_tree
+from sim.engine.engine import ARRIVAL, Engine, Moment
+from sim.engine.log import Iterations
+from sim.scheduling.batch import Limits
+from sim.scheduling.ledger import Ledger, Policy
+from sim.scheduling.prefix_cache import Run
+from sim.scheduling.sequence import Sequence
+from workloads.trace import Trace
+
+UNFINISHED, FINISHED, REJECTED, IGNORED = range(4)
+OUTCOMES = ("unfinished", "finished", "rejected", "ignored")
+_CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What happened to each request (arrays of shape (requests,)) and in each iteration.
+
+    Attributes
+    ----------
+    arrival, first_token, finish : [ticks]; -1 where it never happened.
+    cached_tokens, preemptions : counts.
+    outcome : index into `OUTCOMES`. `rejected`: longer than the context or than the machine could ever hold, refused on
+        arrival. `ignored`: given up by the scheduler. `unfinished`: still waiting when nothing could go on.
+    iterations : the log.
+    evicted_blocks : cached blocks given up for others.
+    """
+
+    arrival: npt.NDArray[np.int64]
+    first_token: npt.NDArray[np.int64]
+    finish: npt.NDArray[np.int64]
+    cached_tokens: npt.NDArray[np.int64]
+    preemptions: npt.NDArray[np.int64]
+    outcome: npt.NDArray[np.int8]
+    iterations: Iterations
+    evicted_blocks: int
+
+
+def replay(
+    trace: Trace,
+    limits: Limits,
+    policy: Policy,
+    clock: IterationClock,
+    *,
+    prefix_cache: bool = False,
+    coast: bool = True,
+) -> Replay:
+    """Serve a trace on one replica until everybody has left or nothing can go on; `coast=False` steps one by one."""
+    server = _Replica(trace, limits, policy, clock, prefix_cache=prefix_cache, coast=coast)
+    server.env.run()
+    return server.outcome()
+
+
+class _Replica:
+    """The arrivals of a trace, an engine to serve them, and the columns in which they end."""
+
+    def __init__(
+        self,
+        trace: Trace,
+        limits: Limits,
+        policy: Policy,
+        clock: IterationClock,
+        *,
+        prefix_cache: bool,
+        coast: bool,
+    ) -> None:
+        n = len(trace)
+        self.trace = trace
+        self.limits = limits
+        self.env = Environment(initial_time=0)
+        self.ledger = Ledger(limits, prefix_cache=prefix_cache)
+        self.engine = Engine(
+            self.env, self.ledger, policy, clock, started=self._started, ended=self._ended, coast=coast
+        )
+        self.arrival = array("q", ticks(trace.arrival_seconds).tobytes())
+        self.first_token = array("q", np.full(n, -1, dtype=np.int64).tobytes())
+        self.finish = array("q", self.first_token)
+        self.cached = array("i", bytes(4 * n))
+        self.preemptions = array("i", bytes(4 * n))
+        self.state = array("b", bytes(n))
+        self._paths: list[tuple[Run, ...]] = []
+        self._deepest: npt.NDArray[np.int64] | None = None
+        if prefix_cache and trace.segments is not None:
+            tree = content_tree(trace, limits.block_tokens)
+            self._paths, self._deepest = _paths(tree), tree.deepest
+        self._followers: dict[int, list[int]] = {}
+        if trace.previous is not None:
+            for request in np.flatnonzero(trace.previous >= 0).tolist():
+                self._followers.setdefault(int(trace.previous[request]), []).append(request)
+        self._coming = self._in_order()
+        self._next = next(self._coming, None)
+        self._await_next(0)
+
+    def _in_order(self) -> Iterator[tuple[int, int, int, int, int, int]]:
+        """Yield (arrival, index, prompt, output, longest reply, run) of the requests that wait for nobody."""
+        trace = self.trace
+        free = np.arange(len(trace)) if trace.previous is None else np.flatnonzero(trace.previous < 0)
+        arrival = np.frombuffer(self.arrival, dtype=np.int64)
+        for start in range(0, len(free), _CHUNK):
+            rows = free[start : start + _CHUNK]
+            run = np.full(len(rows), -1) if self._deepest is None else self._deepest[rows]
+            columns = (
+                arrival[rows],
+                rows,
+                trace.prompt_tokens[rows],
+                trace.output_tokens[rows],
+                trace.max_tokens[rows],
+            )
+            yield from zip(*(column.tolist() for column in (*columns, run)), strict=True)
+
+    def _await_next(self, now: int) -> None:
+        if self._next is not None:
+            Moment(self.env, self._next[0] - now, self._arrive, ARRIVAL)
+
+    def _arrive(self, _: Event) -> None:
+        now = int(self.env.now)
+        while self._next is not None and self._next[0] == now:
+            arrival, index, prompt, output, longest, run = self._next
+            self._next = next(self._coming, None)
+            self._deliver(index, arrival, prompt, output, longest, run)
+        self._await_next(now)
+
+    def _deliver(self, index: int, arrival: int, prompt: int, output: int, longest: int, run: int) -> None:
+        limits = self.limits
+        longest = max(output, min(longest, limits.context - prompt))
+        sequence = Sequence(index, arrival, prompt, output, longest, self._paths[run] if run >= 0 else ())
+        held = limits.blocks_for(prompt + output - 1)
+        if prompt + output > limits.context or prompt > limits.tokens or held + limits.watermark_blocks > limits.blocks:
+            self._leave(sequence, arrival, REJECTED)
+        else:
+            self.engine.receive(sequence)
+
+    def _started(self, sequence: Sequence, now: int) -> None:
+        self.first_token[sequence.index] = now
+
+    def _ended(self, sequence: Sequence, now: int, served: bool) -> None:
+        self.cached[sequence.index] = sequence.cached_tokens
+        self.preemptions[sequence.index] = sequence.preemptions
+        self._leave(sequence, now, FINISHED if served else IGNORED)
+
+    def _leave(self, sequence: Sequence, now: int, outcome: int) -> None:
+        index = sequence.index
+        self.state[index] = outcome
+        if outcome == FINISHED:
+            self.finish[index] = now
+        for follower in self._followers.get(index, ()):
+            self._release(follower, now)
+
+    def _release(self, request: int, now: int) -> None:
+        trace = self.trace
+        think = 0 if trace.think_seconds is None else int(ticks(trace.think_seconds[request]))
+        self.arrival[request] = at = max(self.arrival[request], now + think)
+        row = (
+            request,
+            at,
+            int(trace.prompt_tokens[request]),
+            int(trace.output_tokens[request]),
+            int(trace.max_tokens[request]),
+            -1 if self._deepest is None else int(self._deepest[request]),
+        )
+        if at == now:
+            self._deliver(*row)
+        else:
+            Moment(self.env, at - now, lambda _: self._deliver(*row), ARRIVAL)
+
+    def outcome(self) -> Replay:
+        """Return the columns as arrays."""
+        return Replay(
+            arrival=np.frombuffer(self.arrival, dtype=np.int64),
+            first_token=np.frombuffer(self.first_token, dtype=np.int64),
+            finish=np.frombuffer(self.finish, dtype=np.int64),
+            cached_tokens=np.frombuffer(self.cached, dtype=np.int32).astype(np.int64),
+            preemptions=np.frombuffer(self.preemptions, dtype=np.int32).astype(np.int64),
+            outcome=np.frombuffer(self.state, dtype=np.int8),
+            iterations=self.engine.log.columns(),
+            evicted_blocks=getattr(self.ledger.pool, "evicted", 0),
+        )
+
+
+def _paths(tree: ContentTree) -> list[tuple[Run, ...]]:
+    """Return for each run the runs from the root to it."""
+    paths: list[tuple[Run, ...]] = []
+    for first, last, parent in zip(tree.first.tolist(), tree.last.tolist(), tree.parent.tolist(), strict=True):
+        before = paths[parent] if parent >= 0 else ()
+        paths.append((*before, Run(first, last)))
+    return paths

@@ -1,0 +1,139 @@
+"""What came out of one run, in seconds: a row for each request, and what the replica did meanwhile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from sim.engine.clock import seconds, ticks
+from sim.engine.log import Iterations
+from sim.engine.replay import FINISHED, OUTCOMES, Replay
+from sim.scheduling.batch import Limits
+from workloads.trace import Trace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run of one replica.
+
+    Times of requests that were not served are NaN, and so is the time per output token of one-token replies.
+    """
+
+    trace: Trace
+    limits: Limits
+    replay: Replay
+
+    @property
+    def iterations(self) -> Iterations:
+        """The log: a row for each stretch of iterations."""
+        return self.replay.iterations
+
+    @cached_property
+    def arrival_seconds(self) -> Floats:
+        """When each request arrived (requests,) [s]."""
+        return seconds(self.replay.arrival)
+
+    @cached_property
+    def finish_seconds(self) -> Floats:
+        """When its last token was out (requests,) [s]."""
+        return self._since_start(self.replay.finish)
+
+    @cached_property
+    def ttft_seconds(self) -> Floats:
+        """Time to first token: from arrival to the end of the iteration that computed the prompt (requests,) [s]."""
+        served = self.replay.outcome == FINISHED
+        return np.where(served, seconds(self.replay.first_token - self.replay.arrival), np.nan)
+
+    @cached_property
+    def end_to_end_seconds(self) -> Floats:
+        """From arrival to the last token, the article's "last-token latency" (requests,) [s]."""
+        served = self.replay.outcome == FINISHED
+        return np.where(served, seconds(self.replay.finish - self.replay.arrival), np.nan)
+
+    @cached_property
+    def tpot_seconds(self) -> Floats:
+        """Time per output token after the first: (end to end - TTFT) / (output tokens - 1) (requests,) [s]."""
+        further = np.where(self.trace.output_tokens > 1, self.trace.output_tokens - 1, np.nan)
+        served = self.replay.outcome == FINISHED
+        return np.where(served, seconds(self.replay.finish - self.replay.first_token) / further, np.nan)
+
+    def inter_token_seconds(self, since: float = 0.0, until: float = np.inf) -> tuple[Floats, npt.NDArray[np.int64]]:
+        """Return the gaps between consecutive tokens of a reply as (values [s], how often each occurs).
+
+        Only gaps that end in an iteration which starts between `since` and `until` [s].
+        """
+        last = int(ticks(until)) if np.isfinite(until) else None
+        gaps, counts = self.iterations.inter_token_gaps(int(ticks(since)), last)
+        return seconds(gaps), counts
+
+    @property
+    def makespan_seconds(self) -> float:
+        """From the first arrival to the end of the last iteration [s]."""
+        log = self.iterations
+        return float(seconds(log.end[-1] - self.replay.arrival.min())) if len(log.start) else 0.0
+
+    @property
+    def output_tokens_per_second(self) -> float:
+        """Tokens of served requests by the makespan [1/s]."""
+        tokens = int(self.trace.output_tokens[self.replay.outcome == FINISHED].sum())
+        return tokens / self.makespan_seconds if self.makespan_seconds else 0.0
+
+    @property
+    def prefix_hit_share(self) -> float:
+        """Prompt tokens found in the cache, of all prompt tokens of served requests."""
+        served = self.replay.outcome == FINISHED
+        asked = int(self.trace.prompt_tokens[served].sum())
+        return int(self.replay.cached_tokens[served].sum()) / asked if asked else 0.0
+
+    @property
+    def busy_share(self) -> float:
+        """Time in iterations by the makespan."""
+        busy = float(seconds(self.iterations.duration.sum()))
+        return busy / self.makespan_seconds if self.makespan_seconds else 0.0
+
+    @property
+    def kv_occupancy(self) -> float:
+        """Blocks in use by blocks in the pool, at the start of each stretch, averaged over the time in iterations."""
+        log = self.iterations
+        if not len(log.start):
+            return 0.0
+        used = 1 - log.free_blocks / self.limits.blocks
+        return float(np.average(used, weights=log.duration))
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """How many requests ended in each way."""
+        counts = np.bincount(self.replay.outcome, minlength=len(OUTCOMES))
+        return {name: int(count) for name, count in zip(OUTCOMES, counts, strict=True)}
+
+    @cached_property
+    def requests(self) -> pd.DataFrame:
+        """One row a request, times in seconds."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {
+                "request_id": np.arange(len(self.trace)),
+                "arrival_seconds": self.arrival_seconds,
+                "prompt_tokens": self.trace.prompt_tokens,
+                "output_tokens": self.trace.output_tokens,
+                "cached_tokens": self.replay.cached_tokens,
+                "ttft_seconds": self.ttft_seconds,
+                "tpot_seconds": self.tpot_seconds,
+                "end_to_end_seconds": self.end_to_end_seconds,
+                "preemptions": self.replay.preemptions,
+                "outcome": pd.Categorical(np.array(OUTCOMES)[self.replay.outcome], categories=list(OUTCOMES)),
+            }
+        )
+
+    def _since_start(self, moments: npt.NDArray[np.int64]) -> Floats:
+        return np.where(self.replay.outcome == FINISHED, seconds(moments), np.nan)

@@ -1,0 +1,133 @@
+"""The sequences that decode together, as a few sums: nothing is touched per iteration or per token."""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+
+from sim.scheduling.sequence import Sequence
+
+
+class Cohort:
+    """All decoding sequences, advanced by arithmetic.
+
+    Every member computes one token an iteration. A member needs a new KV block when its computed tokens are a multiple
+    of the block size, that is every `block_tokens` iterations: one counter for each residue gives the demand of any
+    stretch of iterations without looking at the members.
+
+    Attributes
+    ----------
+    count : members.
+    iteration : decode iterations so far.
+    context : sum over members of their computed tokens.
+    """
+
+    __slots__ = ("_buckets", "_completions", "_demand", "_order", "block_tokens", "context", "count", "iteration")
+
+    def __init__(self, block_tokens: int) -> None:
+        """Start empty, for KV blocks of `block_tokens` tokens."""
+        self.block_tokens = block_tokens
+        self.count = 0
+        self.iteration = 0
+        self.context = 0
+        # Twice the residues, so that a stretch of less than a block is one slice even where it wraps around.
+        self._demand = [0] * (2 * block_tokens)
+        self._completions: list[int] = []
+        self._buckets: dict[int, list[Sequence]] = {}
+        self._order: list[Sequence] = []
+
+    def join(self, sequence: Sequence) -> None:
+        """Add a sequence that has just emitted a token and has at least one to go."""
+        iteration = self.iteration
+        computed = sequence.computed
+        sequence.offset = computed - iteration
+        sequence.is_decoding = True
+        completion = iteration + sequence.target - sequence.generated
+        sequence.completion = completion
+        self.count += 1
+        self.context += computed
+        residue = (iteration - computed) % self.block_tokens
+        self._demand[residue] += 1
+        self._demand[residue + self.block_tokens] += 1
+        bucket = self._buckets.get(completion)
+        if bucket is None:
+            self._buckets[completion] = [sequence]
+            heappush(self._completions, completion)
+        else:
+            bucket.append(sequence)
+        order = self._order
+        order.append(sequence)
+        if len(order) > 2 * self.count + 64:
+            self._order = [member for member in order if member.is_decoding]
+
+    def _leave(self, sequence: Sequence) -> None:
+        computed = sequence.offset + self.iteration
+        sequence.generated += computed - sequence.computed
+        sequence.computed = computed
+        sequence.is_decoding = False
+        self.count -= 1
+        self.context -= computed
+        residue = -sequence.offset % self.block_tokens
+        self._demand[residue] -= 1
+        self._demand[residue + self.block_tokens] -= 1
+
+    def remove(self, sequence: Sequence) -> None:
+        """Take out a sequence before its end (preemption) and bring its counters up to date."""
+        self._buckets[sequence.completion].remove(sequence)
+        self._leave(sequence)
+
+    def newest(self) -> Sequence:
+        """Return the member that joined last."""
+        order = self._order
+        while not order[-1].is_decoding:
+            order.pop()
+        return order[-1]
+
+    def members(self) -> list[Sequence]:
+        """Return the members in the order in which they joined."""
+        self._order = [member for member in self._order if member.is_decoding]
+        return self._order
+
+    def computed(self, sequence: Sequence) -> int:
+        """Return how many tokens of a member are computed by now."""
+        return sequence.offset + self.iteration
+
+    def next_completion(self) -> int:
+        """Return how many iterations the member nearest to its end still needs; the cohort must not be empty."""
+        completions = self._completions
+        while not self._buckets[completions[0]]:
+            del self._buckets[heappop(completions)]
+        return completions[0] - self.iteration
+
+    def demand(self, iterations: int) -> int:
+        """Return the new KV blocks that the next `iterations` iterations need."""
+        cycles, rest = divmod(iterations, self.block_tokens)
+        blocks = cycles * self.count
+        if rest:
+            start = self.iteration % self.block_tokens
+            blocks += sum(self._demand[start : start + rest])
+        return blocks
+
+    def covered(self, blocks: int, most: int) -> int:
+        """Return the largest number of iterations, up to `most`, that need no more than `blocks` new blocks."""
+        if self.demand(most) <= blocks:
+            return most
+        low, high = 0, most
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self.demand(middle) <= blocks:
+                low = middle
+            else:
+                high = middle
+        return low
+
+    def advance(self, iterations: int) -> list[Sequence]:
+        """Run `iterations` iterations and return those that are done with the last one, in the order they joined."""
+        self.iteration += iterations
+        self.context += self.count * iterations
+        completions = self._completions
+        if not completions or completions[0] > self.iteration:
+            return []
+        finished = self._buckets.pop(heappop(completions))
+        for sequence in finished:
+            self._leave(sequence)
+        return finished

@@ -1,0 +1,22 @@
+"""Prefill first: whole prompts before any decoding (vLLM 0.2 to 0.4, Kwon et al., SOSP 2023)."""
+
+from __future__ import annotations
+
+from sim.scheduling.ledger import Ledger
+
+
+def prefill_first(ledger: Ledger) -> None:
+    """Whole prompts in order of arrival; decode only when none can be admitted.
+
+    An iteration is either a batch of prompts or a batch of decodes, so a stream of arrivals makes running requests
+    pause. Nothing is reserved for replies: under pressure the newest request is preempted and recomputed.
+    Exception to "nobody is lost": a request that outgrows the whole pool is given up (`ignored`), as vLLM does.
+    """
+    while ledger.waiting:
+        head = ledger.waiting[0]
+        if not ledger.can_ever_run(head):
+            ledger.ignore(head)
+        elif not ledger.admit(head):
+            break
+    if ledger.is_empty:
+        ledger.decode_or_preempt()

@@ -1,0 +1,253 @@
+"""KV blocks with a prefix cache: reference counts, least-recently-used eviction, and runs of blocks instead of blocks.
+
+Which physical block holds what never matters; the order of the free list and the identity of full blocks do. Content
+is a tree of *runs*: stretches of blocks through which exactly the same requests pass. What is cached of a run is a few
+*extents*, so the work for a request is a handful of steps, however long its prompt is. The rules are those of the
+vLLM V1 block pool (`vllm/v1/core/block_pool.py`, 0.33): blocks that nobody uses form a list, unhashed ones in front,
+then hashed ones in the order in which they were freed, the tail of a request before its head; allocation takes from
+the front, and a hit takes a block out of the middle. A full block can be found from the moment it is allocated.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from sim.scheduling.cohort import Cohort
+from sim.scheduling.sequence import Sequence
+
+
+class Run:
+    """Blocks `first` to `last` (exclusive) of every request that passes through it, and what is cached of them.
+
+    Attributes
+    ----------
+    extents : cached copies in the order in which they were made; the earliest one that has a block serves it.
+    writers : decoding sequences that are still filling blocks of this run.
+    """
+
+    __slots__ = ("extents", "first", "last", "writers")
+
+    def __init__(self, first: int, last: int) -> None:
+        """Nothing of a new run is cached."""
+        self.first = first
+        self.last = last
+        self.extents: list[Extent] = []
+        self.writers: list[Sequence] = []
+
+
+class Extent:
+    """Cached blocks `start` to `end` (exclusive) of a run, used by `users` sequences; idle if there are none.
+
+    `rest` continues an extent that was split while in use: those who hold the whole find the other part there.
+    """
+
+    __slots__ = ("end", "rest", "run", "start", "users")
+
+    def __init__(self, run: Run | None, start: int, end: int, users: int) -> None:
+        """Describe blocks that have just been filled or freed; content that nobody else can ever ask for has no run."""
+        self.run = run
+        self.start = start
+        self.end = end
+        self.users = users
+        self.rest: Extent | None = None
+
+
+class PrefixCache:
+    """A pool of KV blocks in which full blocks stay findable until they are needed for something else.
+
+    Attributes
+    ----------
+    total, free : blocks; `free` counts idle cached blocks too.
+    evicted : cached blocks that were given up so far.
+    """
+
+    __slots__ = ("_cohort", "_idle", "_matched", "_unhashed", "block_tokens", "evicted", "free", "total")
+
+    def __init__(self, blocks: int, block_tokens: int, cohort: Cohort) -> None:
+        """Start empty; `cohort` tells how far decoding sequences have come."""
+        self.total = blocks
+        self.free = blocks
+        self.block_tokens = block_tokens
+        self.evicted = 0
+        self._unhashed = blocks
+        self._idle: OrderedDict[Extent, None] = OrderedDict()
+        self._cohort = cohort
+        self._matched: list[tuple[Extent, int]] = []
+
+    def match(self, sequence: Sequence) -> tuple[int, int]:
+        """Return how many leading blocks of the sequence are cached, and how many of those lie idle (count as free).
+
+        At least one token is always left to compute, since its output is needed.
+        """
+        limit = (sequence.prompt + sequence.generated - 1) // self.block_tokens
+        matched = self._matched = []
+        position = idle = 0
+        for run in sequence.path:
+            if run.writers:
+                self._register_written(run)
+            last = min(run.last, limit)
+            while position < last:
+                extent, end = _earliest(run.extents, position, last)
+                if extent is None:
+                    return position, idle
+                if not extent.users:
+                    idle += end - position
+                matched.append((extent, end))
+                position = end
+            if position == limit:
+                break
+        return position, idle
+
+    def admit(self, sequence: Sequence, blocks: int) -> None:
+        """Give a waiting sequence its first `blocks` blocks, cached ones first; call `match` just before."""
+        hit = 0
+        held = sequence.held
+        for extent, end in self._matched:
+            held.append((self._use(extent, hit, end), end))
+            hit = end
+        self._matched = []
+        self.take(blocks - hit)
+        sequence.registered = hit
+        self._register(sequence, (sequence.prompt + sequence.generated) // self.block_tokens)
+        path = sequence.path
+        if path and path[-1].last > sequence.registered:
+            for run in path:
+                if run.last > sequence.registered:
+                    run.writers.append(sequence)
+
+    def take(self, blocks: int) -> None:
+        """Take free blocks, unhashed ones first, then cached ones that have been idle longest, tails first."""
+        self.free -= blocks
+        self._unhashed -= blocks
+        while self._unhashed < 0:
+            extent = next(iter(self._idle))
+            here = extent.end - extent.start
+            wanted = -self._unhashed
+            if here > wanted:
+                extent.end -= wanted
+                here = wanted
+            else:
+                del self._idle[extent]
+                if extent.run is not None:
+                    extent.run.extents.remove(extent)
+            self.evicted += here
+            self._unhashed += here
+
+    def release(self, sequence: Sequence, *, keep: bool) -> None:
+        """Take back the blocks of a sequence, its tail first; full ones stay findable while they are idle."""
+        computed, path = sequence.computed, sequence.path
+        full = computed // self.block_tokens
+        if keep and (not path or path[-1].last < full):
+            # The sequence will come back and look for its own text: from now on that text has a run.
+            own = Run(path[-1].last if path else 0, 1 << 62)
+            path = sequence.path = (*path, own)
+        for run in path:
+            if run.writers and sequence in run.writers:
+                run.writers.remove(sequence)
+        self._register(sequence, full)
+        partial = -(-computed // self.block_tokens) - full
+        self._unhashed += partial
+        self.free += partial
+        if full > sequence.registered:
+            self._set_idle(Extent(None, sequence.registered, full, 0))
+        for extent, end in reversed(sequence.held):
+            for piece in reversed(_pieces(extent, end)):
+                piece.users -= 1
+                if not piece.users:
+                    self._set_idle(piece)
+        sequence.held = []
+        sequence.registered = 0
+
+    def is_written(self, sequence: Sequence) -> bool:
+        """Whether a decoding sequence is writing content that this waiting one could reuse."""
+        return any(run.writers for run in sequence.path)
+
+    def cached_blocks(self) -> int:
+        """Return how many idle blocks are still findable or were full when they were freed."""
+        return self.free - self._unhashed
+
+    def _set_idle(self, extent: Extent) -> None:
+        self._idle[extent] = None
+        self.free += extent.end - extent.start
+
+    def _use(self, extent: Extent, start: int, end: int) -> Extent:
+        """Add a user to blocks `start` to `end` of an extent, splitting off what it does not use."""
+        if start > extent.start:
+            extent = self._split(extent, start)
+        if extent.users:
+            if end < extent.end:
+                self._split(extent, end)
+        else:
+            self.free -= end - extent.start
+            if end < extent.end:
+                extent = self._split_front(extent, end)
+            else:
+                del self._idle[extent]
+        extent.users += 1
+        return extent
+
+    def _split_front(self, extent: Extent, at: int) -> Extent:
+        """Cut the blocks before `at` off an idle extent; what remains keeps its place in the order of eviction."""
+        front = Extent(extent.run, extent.start, at, 0)
+        extent.start = at
+        if extent.run is not None:
+            extents = extent.run.extents
+            extents.insert(extents.index(extent), front)
+        return front
+
+    def _split(self, extent: Extent, at: int) -> Extent:
+        """Cut an extent in two and return the part from `at` on; both keep their place in every order."""
+        tail = Extent(extent.run, at, extent.end, extent.users)
+        tail.rest, extent.rest, extent.end = extent.rest, tail, at
+        if extent.run is not None:
+            extents = extent.run.extents
+            extents.insert(extents.index(extent) + 1, tail)
+        if not extent.users:
+            # A tail is evicted before its head. Only overlapping copies bring us here, too rarely to deserve better.
+            order = list(self._idle)
+            self._idle[tail] = None
+            for later in order[order.index(extent) :]:
+                self._idle.move_to_end(later)
+        return tail
+
+    def _register(self, sequence: Sequence, upto: int) -> None:
+        """Let others find the blocks of the path that the sequence has filled, up to block `upto`."""
+        start = sequence.registered
+        if start >= upto:
+            return
+        for run in sequence.path:
+            if run.last > start:
+                end = min(run.last, upto)
+                extent = Extent(run, start, end, 1)
+                run.extents.append(extent)
+                sequence.held.append((extent, end))
+                start = end
+                if start == upto:
+                    break
+        sequence.registered = start
+
+    def _register_written(self, run: Run) -> None:
+        for writer in run.writers:
+            if writer.is_decoding:
+                self._register(writer, self._cohort.computed(writer) // self.block_tokens)
+
+
+def _earliest(extents: list[Extent], position: int, last: int) -> tuple[Extent | None, int]:
+    """Return the earliest extent that has block `position`, and how far it serves (at most to `last`)."""
+    end = last
+    for extent in extents:
+        if extent.start <= position < extent.end:
+            return extent, min(end, extent.end)
+        if position < extent.start < end:
+            end = extent.start
+    return None, position
+
+
+def _pieces(extent: Extent, end: int) -> list[Extent]:
+    """Return the extent and what was split off from it, up to block `end`."""
+    pieces = [extent]
+    while extent.end < end:
+        assert extent.rest is not None
+        extent = extent.rest
+        pieces.append(extent)
+    return pieces
