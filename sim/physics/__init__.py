@@ -1,0 +1,1 @@
+"""How long one iteration of a language model takes on given hardware: arrays in, seconds out."""

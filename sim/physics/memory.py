@@ -1,0 +1,164 @@
+"""What fits into a device's memory: weights, what the runtime keeps for itself, and blocks of KV cache in the rest."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+from hardware_profiles.profile import HardwareProfile
+from sim.physics.operators import (
+    STREAM_BYTES,
+    expert_bank_parameters,
+    kv_elements_per_layer,
+    matrices,
+    vocabulary_per_device,
+)
+from sim.physics.parallelism import Parallelism, allowed_tensor_sizes
+from sim.physics.precision import Precision
+from workloads.models.transformer import Transformer
+
+MEBIBYTE = 2**20
+CONTEXT_BYTES = 256 * MEBIBYTE
+COMMUNICATION_BYTES = 32 * 6.5 * MEBIBYTE
+SAMPLING_BYTES_PER_LOGIT = 30.0
+
+
+@dataclass(frozen=True)
+class Reserve:
+    """Memory of one device that is neither weights nor KV cache, term by term [bytes].
+
+    Attributes
+    ----------
+    context_bytes : kernels, library workspaces and handles outside the tensor allocator. 256 MiB is the median of the
+        ``non_torch_memory`` in logs of vLLM: 0.16, 0.20, 0.25, 0.33 and 0.39 GiB
+        (github.com/vllm-project/vllm: pull requests 12126, 14447; issues 13061, 14452, 11251).
+    communication_bytes : buffers of the collectives, only with several devices: 32 channels of NCCL, each 4 MiB for
+        the simple protocol (its documented default) and about 2.5 MiB for the low-latency ones. An estimate.
+    activation_bytes : the layer with the widest intermediate results at the largest batch; freed before the sampling.
+    sampling_bytes : the same for sampling. Engines profile a batch that samples with top-p, which sorts the logits. Per
+        logit: the 16-bit result, its 32-bit copy, sorted keys (4) and indices (8), and 12 again while the sort runs:
+        30 bytes. A benchmark of that sampler alone shows 1.25 GB for 256 x 131,072 logits, 40 bytes with the copies
+        of the benchmark, and 12 for a sampler that does not sort (github.com/vllm-project/vllm/pull/32558).
+    graph_bytes : recorded CUDA graphs. 0 unless said otherwise, since engines took them from the part of the memory
+        outside their utilisation until vLLM 0.21 (github.com/vllm-project/vllm/pull/30515).
+    """
+
+    context_bytes: float
+    communication_bytes: float
+    activation_bytes: float
+    sampling_bytes: float
+    graph_bytes: float = 0.0
+
+    @property
+    def total_bytes(self) -> float:
+        """All terms [bytes]; activations and sampling never live at the same time, so that the larger counts."""
+        lasting = self.context_bytes + self.communication_bytes + self.graph_bytes
+        return lasting + max(self.activation_bytes, self.sampling_bytes)
+
+    def terms(self) -> dict[str, float]:
+        """Return the terms by name, for tables [bytes]."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def runtime_reserve(model: Transformer, parallelism: Parallelism, max_tokens: int, max_samples: int) -> Reserve:
+    """Return what an engine keeps for itself on each device.
+
+    Parameters
+    ----------
+    max_tokens, max_samples : largest batch it prepares for: new tokens, and sequences that sample.
+    """
+    return Reserve(
+        context_bytes=CONTEXT_BYTES,
+        communication_bytes=COMMUNICATION_BYTES if parallelism.tensor > 1 else 0.0,
+        activation_bytes=max_tokens * _activation_elements(model, parallelism) * STREAM_BYTES,
+        sampling_bytes=max_samples * model.vocabulary * SAMPLING_BYTES_PER_LOGIT,
+    )
+
+
+def weight_bytes_per_device(model: Transformer, precision: Precision, parallelism: Parallelism) -> float:
+    """Return the weights that one device holds [bytes].
+
+    Matrices are cut; routers, norms, biases and positions are on every device. Vocabulary tables, norms and biases
+    stay 16-bit in every precision.
+    """
+    tables = (1 if model.tied_embeddings else 2) * vocabulary_per_device(model, parallelism) * model.hidden
+    whole = _matrix_parameters(model, Parallelism())
+    vectors = model.parameters - whole - model.embedding_parameters - model.head_parameters
+    sixteen_bit = (tables + vectors) * STREAM_BYTES
+    return _matrix_parameters(model, parallelism) * precision.weight_bytes + sixteen_bit
+
+
+def kv_bytes_per_token_per_device(model: Transformer, precision: Precision, parallelism: Parallelism) -> float:
+    """Return what one device caches for one token [bytes]; layers with a sliding window count in full."""
+    return model.layers * kv_elements_per_layer(model, parallelism) * precision.kv_bytes
+
+
+def kv_blocks(
+    model: Transformer,
+    hardware: HardwareProfile,
+    precision: Precision,
+    parallelism: Parallelism,
+    *,
+    utilisation: float = 0.9,
+    block_size: int = 16,
+    max_tokens: int = 2048,
+    max_samples: int = 256,
+    reserve: Reserve | None = None,
+) -> int:
+    """Return how many blocks of KV cache fit beside weights and runtime.
+
+    Parameters
+    ----------
+    utilisation : part of the usable memory that the engine may take, 0 to 1.
+    block_size : tokens of a block.
+    max_tokens, max_samples : see `runtime_reserve`.
+    reserve : what is known better than `runtime_reserve` estimates it.
+
+    Raises
+    ------
+    ValueError
+        Not one block fits; the message says what is missing and which number of devices would do.
+    """
+    if not 0 < utilisation <= 1:
+        raise ValueError(f"utilisation={utilisation}; allowed are fractions above 0, at most 1")
+    if block_size < 1:
+        raise ValueError(f"block_size={block_size} tokens; allowed are 1 and more")
+    budget_bytes = hardware.memory.usable_bytes * utilisation
+
+    def free_bytes(split: Parallelism) -> float:
+        kept = reserve or runtime_reserve(model, split, max_tokens, max_samples)
+        return budget_bytes - weight_bytes_per_device(model, precision, split) - kept.total_bytes
+
+    def block_bytes(split: Parallelism) -> float:
+        return block_size * kv_bytes_per_token_per_device(model, precision, split)
+
+    blocks = math.floor(free_bytes(parallelism) / block_bytes(parallelism))
+    if blocks >= 1:
+        return blocks
+    larger = (Parallelism(size) for size in allowed_tensor_sizes(model) if size > parallelism.tensor)
+    enough = next((split.tensor for split in larger if free_bytes(split) >= block_bytes(split)), None)
+    advice = f"tensor={enough} devices would do" if enough else "no tensor-parallel split is small enough"
+    missing_bytes = block_bytes(parallelism) - free_bytes(parallelism)
+    raise ValueError(
+        f"{model.title} in {precision.name} does not fit: weights of "
+        f"{weight_bytes_per_device(model, precision, parallelism) / 1e9:.2f} GB per device, the runtime and one block "
+        f"of KV cache exceed {utilisation:g} of the memory of {hardware.title} "
+        f"({budget_bytes / 1e9:.2f} GB) by {missing_bytes / 1e9:.2f} GB at tensor={parallelism.tensor}; {advice}"
+    )
+
+
+def _matrix_parameters(model: Transformer, parallelism: Parallelism) -> int:
+    layers = sum(matrix.parameters for matrix in matrices(model, parallelism))
+    return layers + model.mixture_layers * expert_bank_parameters(model, parallelism)
+
+
+def _activation_elements(model: Transformer, parallelism: Parallelism) -> int:
+    """Return the numbers per token that live while the widest layer runs: stream, input, product and its activation."""
+    branches = 2 if model.gated else 1
+    widths = [(branches + 1) * model.intermediate // parallelism.tensor] if model.dense_layers else []
+    if model.mixture:
+        visits, width = model.mixture.experts_per_token, model.mixture.intermediate // parallelism.tensor
+        widths.append(visits * ((branches + 1) * width + model.hidden))
+    queries = model.query_heads // parallelism.tensor * model.head
+    widths.append(2 * queries + kv_elements_per_layer(model, parallelism))
+    return 2 * model.hidden + max(widths)

@@ -1,0 +1,231 @@
+"""What a transformer asks of one device: its matrices, and the flops and bytes of every operator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sim.physics.parallelism import Parallelism, kv_heads_per_device
+from sim.physics.precision import Precision
+from sim.physics.roofline import Floats, Operator
+from workloads.models.transformer import Transformer
+
+STREAM_BYTES = 2.0
+"""Bytes per element of the residual stream, of operator results and of the vocabulary tables."""
+
+SAMPLING_KERNELS = 12
+SAMPLING_BYTES = 10.0
+"""Sampling: cast logits to 32 bits, scale, find the winner. Kernels, and bytes moved per logit.
+
+One sample takes 25 us on an RTX 4090, a kernel about 2 us; the bytes are a 16-bit read, a 32-bit write, a 32-bit read
+(LLMServingSim layer table for Llama-3.1-8B, MIT; 256 samples 311 us, here 432).
+"""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A weight matrix as one device holds it, in `layers` of the layers, applied to `inputs` numbers per token."""
+
+    name: str
+    layers: int
+    inputs: int
+    outputs: int
+
+    @property
+    def parameters(self) -> int:
+        """Weights of all layers on this device."""
+        return self.layers * self.inputs * self.outputs
+
+
+def matrices(model: Transformer, parallelism: Parallelism) -> tuple[Matrix, ...]:
+    """Return the matrices of the layers on one device; without routed experts and vocabulary tables.
+
+    Projections that engines fuse are one matrix: Q, K and V; gate and up; the two compressions of latent attention.
+    """
+    tensor = parallelism.tensor
+    attention = _latent_matrices(model, tensor) if model.latent else _attention_matrices(model, parallelism)
+    attention += _other_matrices(model, tensor)
+    dense = _mlp_matrices(model, "", model.dense_layers, model.intermediate // tensor)
+    if model.mixture is None:
+        return attention + dense
+    router = Matrix("router", model.mixture_layers, model.hidden, model.mixture.experts)
+    shared = _mlp_matrices(model, "shared ", model.mixture_layers, model.mixture.shared_intermediate // tensor)
+    return (*attention, *dense, router, *shared)
+
+
+def expert_bank_parameters(model: Transformer, parallelism: Parallelism) -> int:
+    """Return the weights of all routed experts of one layer on one device; 0 without a mixture."""
+    return model.mixture.experts * _expert_parameters(model, parallelism.tensor) if model.mixture else 0
+
+
+def vocabulary_per_device(model: Transformer, parallelism: Parallelism) -> int:
+    """Return the rows of a vocabulary table that one device holds; engines pad the last shard."""
+    return -(-model.vocabulary // parallelism.tensor)
+
+
+def kv_elements_per_layer(model: Transformer, parallelism: Parallelism) -> int:
+    """Return the numbers that one device caches for one token in one layer; a latent vector is kept by every device."""
+    return model.kv_elements_per_layer if model.latent else 2 * kv_heads_per_device(model, parallelism) * model.head
+
+
+def experts_hit(experts: int, experts_per_token: int, tokens: Floats) -> Floats:
+    """Return how many different experts that many tokens meet, on average, under uniform routing.
+
+    >>> experts_hit(8, 2, np.array([0.0, 1.0, 2.0, 1000.0]))
+    array([0. , 2. , 3.5, 8. ])
+    """
+    hit: Floats = experts * (1.0 - np.power(1.0 - experts_per_token / experts, tokens))
+    return hit
+
+
+def layer_operators(
+    model: Transformer, precision: Precision, parallelism: Parallelism, tokens: Floats
+) -> list[Operator]:
+    """Return what all layers do with each new token, whatever its context: everything but attention and all-reduce.
+
+    Parameters
+    ----------
+    tokens : new tokens of the iteration, prefilling and decoding alike, above 0; any shape.
+    """
+    gemms = [gemm(matrix, precision, tokens) for matrix in matrices(model, parallelism)]
+    mixture = [_experts(model, precision, parallelism, tokens)] if model.mixture else []
+    return gemms + mixture + _elementwise(model, precision, parallelism, tokens)
+
+
+def head_operators(model: Transformer, parallelism: Parallelism, samples: Floats) -> list[Operator]:
+    """Return the output head and the sampling of that many tokens (above 0; any shape)."""
+    rows = vocabulary_per_device(model, parallelism)
+    moved_bytes = STREAM_BYTES * (rows * model.hidden + samples * (model.hidden + rows))
+    logits = samples * model.vocabulary
+    sampling_bytes = logits * SAMPLING_BYTES / SAMPLING_KERNELS
+    return [
+        Operator("output head", "head", 1, 2.0 * samples * rows * model.hidden, moved_bytes),
+        Operator("sampling", "elementwise", SAMPLING_KERNELS, np.zeros_like(samples), sampling_bytes),
+    ]
+
+
+def gemm(matrix: Matrix, precision: Precision, tokens: Floats) -> Operator:
+    """Return one matrix applied to that many tokens: ``2 m n k`` flops; weights, input and result each move once."""
+    weights = matrix.inputs * matrix.outputs
+    moved_bytes = weights * precision.weight_bytes + tokens * (
+        matrix.inputs * precision.activation_bytes + matrix.outputs * STREAM_BYTES
+    )
+    if precision.quantises_activations:  # one more pass over the input, which reads 16 bits and writes 8
+        moved_bytes = moved_bytes + tokens * matrix.inputs * (STREAM_BYTES + precision.activation_bytes)
+    return Operator(matrix.name, "gemm", matrix.layers, 2.0 * tokens * weights, moved_bytes)
+
+
+def attention_flops_per_pair(model: Transformer, parallelism: Parallelism) -> float:
+    """Return the flops of one query-key pair in one layer when a prompt is processed: its score and its value."""
+    heads = model.query_heads // parallelism.tensor
+    if model.latent:
+        widths = model.latent.nope_head + model.latent.rope_head + model.latent.value_head
+        return 2.0 * heads * widths
+    return 4.0 * heads * model.head
+
+
+def decode_flops_per_kv_token(model: Transformer, parallelism: Parallelism) -> float:
+    """Return the flops of one cached token in one layer when a sequence decodes.
+
+    Latent attention then scores and sums the compressed vectors themselves (the up-projections are moved to the
+    query and the output, DeepSeek-V2, arXiv:2405.04434, section 2.1), which is why it can be bound by arithmetic.
+    """
+    if model.latent:
+        heads = model.query_heads // parallelism.tensor
+        return 2.0 * heads * (2 * model.latent.kv_rank + model.latent.rope_head)
+    return attention_flops_per_pair(model, parallelism)
+
+
+def _attention_matrices(model: Transformer, parallelism: Parallelism) -> tuple[Matrix, ...]:
+    queries = model.query_heads // parallelism.tensor * model.head
+    keys_values = kv_elements_per_layer(model, parallelism)
+    return (
+        Matrix("QKV", model.layers, model.hidden, queries + keys_values),
+        Matrix("attention output", model.layers, queries, model.hidden),
+    )
+
+
+def _latent_matrices(model: Transformer, tensor: int) -> tuple[Matrix, ...]:
+    """Return compressions (on every device) and expansions (cut by heads) of multi-head latent attention."""
+    latent, heads = model.latent, model.query_heads // tensor
+    assert latent is not None
+    queries = heads * (latent.nope_head + latent.rope_head)
+    compressed = latent.kv_rank + latent.rope_head + (latent.query_rank or 0)
+    return (
+        Matrix("compression", model.layers, model.hidden, compressed),
+        Matrix("query", model.layers, latent.query_rank or model.hidden, queries),
+        Matrix("key and value", model.layers, latent.kv_rank, heads * (latent.nope_head + latent.value_head)),
+        Matrix("attention output", model.layers, heads * latent.value_head, model.hidden),
+    )
+
+
+def _mlp_matrices(model: Transformer, prefix: str, layers: int, width: int) -> tuple[Matrix, ...]:
+    if not layers or not width:
+        return ()
+    return (
+        Matrix(
+            f"{prefix}gate and up" if model.gated else f"{prefix}up", layers, model.hidden, _branches(model) * width
+        ),
+        Matrix(f"{prefix}down", layers, width, model.hidden),
+    )
+
+
+def _other_matrices(model: Transformer, tensor: int) -> tuple[Matrix, ...]:
+    """Return weights of unknown shape as one matrix applied to the residual stream, cut like the others."""
+    outputs = -(-(model.extra_parameters_per_layer // model.hidden) // tensor)
+    return (Matrix("other", model.layers, model.hidden, outputs),) if outputs else ()
+
+
+def _branches(model: Transformer) -> int:
+    return 2 if model.gated else 1
+
+
+def _expert_parameters(model: Transformer, tensor: int) -> int:
+    assert model.mixture is not None
+    return (_branches(model) + 1) * model.hidden * (model.mixture.intermediate // tensor)
+
+
+def _experts(model: Transformer, precision: Precision, parallelism: Parallelism, tokens: Floats) -> Operator:
+    """Return both grouped products of a mixture layer: weights of the experts hit, activations of every visit."""
+    mixture = model.mixture
+    assert mixture is not None
+    expert = _expert_parameters(model, parallelism.tensor)
+    visits = tokens * mixture.experts_per_token
+    width = mixture.intermediate // parallelism.tensor
+    per_visit = 2 * model.hidden + (_branches(model) + 1) * width
+    moved_bytes = (
+        experts_hit(mixture.experts, mixture.experts_per_token, tokens) * expert * precision.weight_bytes
+        + visits * per_visit * STREAM_BYTES
+    )
+    return Operator("experts", "experts", model.mixture_layers, 2.0 * visits * expert, moved_bytes)
+
+
+def _elementwise(model: Transformer, precision: Precision, parallelism: Parallelism, tokens: Floats) -> list[Operator]:
+    """Return what only moves bytes; the activation inside the experts is counted there."""
+    tensor = parallelism.tensor
+    kv_elements = kv_elements_per_layer(model, parallelism)
+    activation = _branches(model) + 1
+    shared = model.mixture.shared_intermediate // tensor if model.mixture else 0
+    sizes = [
+        ("embedding", 1, 2 * STREAM_BYTES * model.hidden),
+        # A norm adds the operator's result to the residual stream: reads both, writes both.
+        ("norm", model.layers * model.norms_per_layer + 1, 4 * STREAM_BYTES * model.hidden),
+        ("rotary positions", model.layers, 2 * STREAM_BYTES * _rotated_elements(model, parallelism)),
+        ("KV write", model.layers, (STREAM_BYTES + precision.kv_bytes) * kv_elements),
+        ("activation", model.dense_layers, STREAM_BYTES * activation * (model.intermediate // tensor)),
+        ("shared activation", model.mixture_layers, STREAM_BYTES * activation * shared),
+    ]
+    none = np.zeros_like(tokens)
+    return [
+        Operator(name, "elementwise", count, none, tokens * moved_bytes)
+        for name, count, moved_bytes in sizes
+        if count and moved_bytes
+    ]
+
+
+def _rotated_elements(model: Transformer, parallelism: Parallelism) -> int:
+    heads = model.query_heads // parallelism.tensor
+    if model.latent:
+        return (heads + 1) * model.latent.rope_head
+    return (heads + kv_heads_per_device(model, parallelism)) * model.head

@@ -1,0 +1,88 @@
+"""Models, chips and iterations for hypothesis: small, but of every kind."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import strategies as st
+
+from hardware_profiles.profile import HardwareProfile, Link, Memory
+from sim.physics.efficiency import Efficiency, datasheet, generic
+from sim.physics.iteration import IterationModel, Totals
+from sim.physics.parallelism import Parallelism, allowed_tensor_sizes
+from sim.physics.precision import PRECISIONS
+from workloads.models.transformer import LatentAttention, Mixture, Transformer
+
+DENSE = Transformer(
+    name="dense",
+    title="Dense",
+    layers=3,
+    hidden=1024,
+    query_heads=16,
+    kv_heads=4,
+    head=64,
+    intermediate=4096,
+    vocabulary=32000,
+    gated=True,
+    tied_embeddings=False,
+    context=4096,
+    checkpoint_dtype="bfloat16",
+)
+MIXTURE = replace(
+    DENSE, name="mixture", mixture=Mixture(16, 2, 512, shared_experts=1, shared_intermediate=512, dense_layers=1)
+)
+LATENT = replace(MIXTURE, name="latent", latent=LatentAttention(384, 128, 64, 32, 64))
+MODELS = (DENSE, replace(DENSE, kv_heads=1, gated=False, tied_embeddings=True, parallel_block=True), MIXTURE, LATENT)
+
+SWITCH = Link("switch", "switch", 300e9, 300e9)
+CHIP = HardwareProfile(
+    name="chip",
+    title="Chip",
+    vendor="nobody",
+    architecture="none",
+    form="card",
+    year=2026,
+    peak_flops_per_second={"fp16": 300e12, "bf16": 300e12, "fp8": 600e12, "int8": 600e12},
+    memory=Memory(80 * 2.0**30, 2e12),
+    scale_up=SWITCH,
+    devices_per_domain=8,
+    host_link=Link("PCIe", "pcie", 32e9, 32e9),
+)
+CHIPS = (
+    CHIP,
+    replace(CHIP, scale_up=Link("mesh", "mesh", 280e9, 40e9)),
+    replace(CHIP, scale_up=None, devices_per_domain=1),
+)
+
+
+def efficiencies() -> st.SearchStrategy[Efficiency]:
+    return st.sampled_from((generic(), datasheet()))
+
+
+@st.composite
+def iteration_models(draw: st.DrawFn, tensor: int | None = None) -> IterationModel:
+    model = draw(st.sampled_from(MODELS))
+    sizes = allowed_tensor_sizes(model)
+    return IterationModel(
+        model,
+        draw(st.sampled_from(CHIPS)),
+        draw(st.sampled_from(tuple(PRECISIONS.values()))),
+        Parallelism(tensor or draw(st.sampled_from(sizes))),
+        draw(efficiencies()),
+        draw(st.sampled_from((0.0, 300e-6))),
+    )
+
+
+@st.composite
+def iterations(draw: st.DrawFn) -> Totals:
+    """One iteration that could happen: some decoding sequences and some prefill chunks behind cached tokens."""
+    contexts = draw(st.lists(st.integers(1, 30_000), max_size=5))
+    chunks = draw(st.lists(st.tuples(st.integers(1, 4000), st.integers(0, 30_000)), max_size=3))
+    return Totals(
+        tokens=float(len(contexts) + sum(chunk for chunk, _ in chunks)),
+        samples=float(len(contexts) + len(chunks)),
+        prefill_pairs=float(sum(chunk * cached + chunk * (chunk + 1) // 2 for chunk, cached in chunks)),
+        prefill_kv_tokens=float(sum(cached for _, cached in chunks)),
+        decode_sequences=float(len(contexts)),
+        decode_kv_tokens=float(sum(contexts)),
+    )

@@ -1,0 +1,272 @@
+"""Laws that the time of an iteration obeys on every model, chip, precision and split."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from physics_strategies import CHIP, DENSE, LATENT, MIXTURE, MODELS, efficiencies, iteration_models, iterations
+
+from hardware_profiles.profile import HardwareProfile, Link
+from sim.physics.collectives import all_reduce_seconds
+from sim.physics.efficiency import Efficiency, datasheet
+from sim.physics.iteration import IterationModel, Totals
+from sim.physics.memory import weight_bytes_per_device
+from sim.physics.operators import STREAM_BYTES, experts_hit, layer_operators, matrices
+from sim.physics.parallelism import Parallelism, allowed_tensor_sizes
+from sim.physics.precision import PRECISIONS, Precision, compute_unit, sixteen_bit_unit
+from sim.physics.roofline import Rate
+from workloads.models.transformer import Transformer
+
+NAMES = [field.name for field in fields(Totals)]
+
+
+@given(iteration_models(), iterations())
+def test_never_faster_than_the_flops_allow(model: IterationModel, totals: Totals) -> None:
+    shape, devices = model.model, model.parallelism.tensor
+    tables = shape.embedding_parameters + shape.head_parameters
+    small = shape.layers * 30 * shape.hidden + 10_000  # norms and the router, which every device has
+    weights = shape.active_parameters - tables - small
+    pair_flops = 4.0 * shape.query_heads * (shape.latent.value_head if shape.latent else shape.head)
+    flops = 2.0 * weights * totals.tokens + 2.0 * shape.embedding_parameters * totals.samples
+    flops += shape.layers * pair_flops * (totals.prefill_pairs + totals.decode_kv_tokens)
+    units = compute_unit(model.precision, model.hardware), sixteen_bit_unit(model.hardware)
+    fastest = max(model.hardware.peak(unit) for unit in units)
+    assert model.seconds(totals) >= flops / devices / fastest
+
+
+@given(iteration_models(), iterations().filter(lambda totals: totals.tokens > 0))
+def test_never_faster_than_the_bytes_allow(model: IterationModel, totals: Totals) -> None:
+    read_bytes = sum(
+        matrix.parameters * model.precision.weight_bytes for matrix in matrices(model.model, model.parallelism)
+    )
+    read_bytes += model.model.embedding_parameters / model.parallelism.tensor * STREAM_BYTES
+    if mixture := model.model.mixture:
+        expert_bytes = model.model.expert_parameters * model.precision.weight_bytes / model.parallelism.tensor
+        hit = experts_hit(mixture.experts, mixture.experts_per_token, totals.tokens)
+        read_bytes += model.model.mixture_layers * hit * expert_bytes
+    if not model.model.latent:
+        kv_bytes = model.model.kv_bytes_per_token(model.precision.kv_bytes) / model.parallelism.tensor
+        read_bytes += totals.decode_kv_tokens * kv_bytes
+    assert model.seconds(totals) >= read_bytes / model.hardware.memory.bandwidth_bytes_per_second
+
+
+@given(iteration_models(), iterations(), st.sampled_from(NAMES), st.integers(1, 10_000))
+def test_monotone_in_every_total(model: IterationModel, totals: Totals, name: str, more: int) -> None:
+    larger = replace(totals, **{name: getattr(totals, name) + more})
+    assert model.seconds(larger) >= model.seconds(totals)
+
+
+def twice_the_chip(chip: HardwareProfile) -> HardwareProfile:
+    def twice(link: Link | None) -> Link | None:
+        return link and replace(
+            link, bytes_per_second=2 * link.bytes_per_second, peer_bytes_per_second=2 * link.peer_bytes_per_second
+        )
+
+    memory = replace(chip.memory, bandwidth_bytes_per_second=2 * chip.memory.bandwidth_bytes_per_second)
+    peaks = {unit: 2 * peak for unit, peak in chip.peak_flops_per_second.items()}
+    up, host = twice(chip.scale_up), twice(chip.host_link)
+    assert host
+    return replace(chip, memory=memory, peak_flops_per_second=peaks, scale_up=up, host_link=host)
+
+
+def half_the_launches(constants: Efficiency) -> Efficiency:
+    rates = {
+        field.name: replace(rate, launch_seconds=rate.launch_seconds / 2)
+        for field in fields(constants)
+        if isinstance(rate := getattr(constants, field.name), Rate)
+    }
+    links = constants.links
+    links = replace(
+        links,
+        one_shot_seconds=links.one_shot_seconds / 2,
+        ring_seconds=links.ring_seconds / 2,
+        pcie_seconds=links.pcie_seconds / 2,
+        pcie_bytes_per_second=links.pcie_bytes_per_second and 2 * links.pcie_bytes_per_second,
+    )
+    return replace(constants, links=links, **rates)
+
+
+@given(iteration_models(), iterations())
+def test_twice_the_rates_and_half_the_fixed_times_is_half_the_time(model: IterationModel, totals: Totals) -> None:
+    fast = replace(
+        model,
+        hardware=twice_the_chip(model.hardware),
+        efficiency=half_the_launches(model.efficiency),
+        host_seconds=model.host_seconds / 2,
+    )
+    assert fast.seconds(totals) == model.seconds(totals) / 2
+
+
+@given(iteration_models(), st.lists(iterations(), min_size=1, max_size=9))
+def test_scalar_equals_array(model: IterationModel, rows: list[Totals]) -> None:
+    columns = Totals(**{name: np.array([getattr(row, name) for row in rows]) for name in NAMES})
+    assert model.seconds(columns).tolist() == [float(model.seconds(row)) for row in rows]
+
+
+@given(iteration_models(), iterations())
+def test_an_iteration_is_the_sum_of_its_parts(model: IterationModel, totals: Totals) -> None:
+    parts = model.token_seconds(totals.tokens) + model.head_seconds(totals.samples)
+    parts = parts + model.decode_attention_seconds(totals.decode_kv_tokens)
+    parts = parts + model.prefill_attention_seconds(totals.prefill_pairs, totals.prefill_kv_tokens)
+    assert model.seconds(totals) == parts + model.host_seconds
+
+
+@given(iteration_models())
+def test_nothing_to_do_takes_no_device_time(model: IterationModel) -> None:
+    assert model.seconds(Totals(0, 0)) == model.host_seconds
+
+
+@given(iteration_models(), st.integers(1, 10**7))
+def test_decode_attention_is_affine_in_the_context(model: IterationModel, kv_tokens: int) -> None:
+    launch, slope = model.decode_attention_launch_seconds, model.decode_attention_seconds_per_kv_token
+    assert model.decode_attention_seconds(kv_tokens) == launch + slope * kv_tokens
+    assert slope > 0
+
+
+@given(iteration_models(tensor=1), iterations())
+def test_one_device_has_no_communication(model: IterationModel, totals: Totals) -> None:
+    slow = Link("slow", "switch", 1.0, 1.0)
+    alone = replace(model, hardware=replace(model.hardware, scale_up=slow, host_link=slow))
+    assert alone.seconds(totals) == model.seconds(totals)
+    assert alone.flags == ()
+
+
+@given(st.sampled_from(MODELS), efficiencies(), iterations().filter(lambda totals: totals.tokens > 0))
+def test_several_devices_communicate(shape: Transformer, efficiency: Efficiency, totals: Totals) -> None:
+    model = IterationModel(shape, CHIP, parallelism=Parallelism(4), efficiency=efficiency)
+    slow = replace(CHIP, scale_up=Link("slow", "switch", 1e9, 1e9))
+    assert replace(model, hardware=slow).seconds(totals) > model.seconds(totals)
+
+
+@pytest.mark.parametrize("shape", MODELS, ids=lambda shape: shape.name)
+def test_every_active_weight_costs_two_flops_a_token(shape: Transformer) -> None:
+    operators = layer_operators(shape, PRECISIONS["w16a16"], Parallelism(), np.array(10.0))
+    weights = shape.active_parameters - shape.embedding_parameters - shape.head_parameters
+    flops = sum(float(item.count * item.flops) for item in operators)
+    assert flops == pytest.approx(2.0 * 10.0 * weights, rel=1e-3)  # norms are not matrices
+
+
+@pytest.mark.parametrize("shape", [DENSE, MIXTURE], ids=lambda shape: shape.name)
+@pytest.mark.parametrize("tensor", [2, 4])
+def test_shards_sum_to_the_whole(shape: Transformer, tensor: int) -> None:
+    # The router is on every device, so that the sum has it `tensor` times.
+    def work(split: Parallelism) -> tuple[float, float]:
+        operators = layer_operators(shape, PRECISIONS["w16a16"], split, np.array(100.0))
+        cut = [item for item in operators if item.kind in ("gemm", "experts") and item.name != "router"]
+        weights = sum(item.parameters for item in matrices(shape, split) if item.name != "router")
+        return sum(float(item.count * item.flops) for item in cut), weights
+
+    whole, shard = work(Parallelism()), work(Parallelism(tensor))
+    assert tuple(tensor * part for part in shard) == whole
+
+
+@given(st.sampled_from(MODELS), st.sampled_from(tuple(PRECISIONS.values())))
+def test_more_devices_never_read_more_weight_bytes_each(shape: Transformer, precision: Precision) -> None:
+    sizes = allowed_tensor_sizes(shape)
+    each = [weight_bytes_per_device(shape, precision, Parallelism(size)) for size in sizes]
+    assert each == sorted(each, reverse=True)
+    assert len(set(each)) > 1
+
+
+def test_a_mixed_iteration_reads_the_weights_once() -> None:
+    model = IterationModel(DENSE, CHIP, efficiency=datasheet(), host_seconds=0.0)
+    prefill = Totals(16, 1, prefill_pairs=16 * 17 / 2)
+    decode = Totals(8, 8, decode_sequences=8, decode_kv_tokens=8000)
+    mixed = Totals(24, 9, 16 * 17 / 2, 0, 8, 8000)
+    weights = sum(matrix.parameters for matrix in matrices(DENSE, Parallelism())) * 2
+    weights += DENSE.embedding_parameters * 2
+    saved = model.seconds(prefill) + model.seconds(decode) - model.seconds(mixed)
+    assert saved == pytest.approx(weights / CHIP.memory.bandwidth_bytes_per_second)
+
+
+def test_the_unit_decides_what_a_narrow_product_costs() -> None:
+    tokens = 8192.0
+    times = {
+        name: float(IterationModel(DENSE, CHIP, PRECISIONS[name], efficiency=datasheet()).token_seconds(tokens))
+        for name in ("w16a16", "w8a16", "fp8")
+    }
+    assert times["fp8"] < 0.8 * times["w16a16"]
+    assert times["w8a16"] > 0.97 * times["w16a16"]  # the same unit, and far from bound by the weights
+
+
+def test_sixteen_bit_weights_use_whichever_unit_the_chip_has() -> None:
+    volta = replace(CHIP, peak_flops_per_second={"fp16": 125e12})
+    assert compute_unit(PRECISIONS["w16a16"], volta) == "fp16"
+    assert compute_unit(PRECISIONS["w16a16"], CHIP) == "bf16"
+    faster = replace(CHIP, peak_flops_per_second={"bf16": 100e12, "fp16": 200e12})
+    assert compute_unit(PRECISIONS["w16a16"], faster) == "fp16"
+
+
+def test_a_chip_without_the_unit_is_refused_with_what_it_can_do() -> None:
+    ampere = replace(CHIP, peak_flops_per_second={"fp16": 312e12, "int8": 624e12})
+    with pytest.raises(ValueError, match=r"'fp8' computes in fp8, which Chip lacks .* w16a16, w8a8, w8a16, w4a16"):
+        IterationModel(DENSE, ampere, PRECISIONS["fp8"])
+
+
+def test_every_token_count_of_a_large_batch_is_priced_at_once() -> None:
+    model = IterationModel(LATENT, CHIP, parallelism=Parallelism(4))
+    elapsed = []
+    for _ in range(5):
+        start = time.perf_counter()
+        seconds = model.token_seconds(np.arange(131_073))
+        elapsed.append(time.perf_counter() - start)
+    assert seconds[0] == 0
+    assert np.all(np.diff(seconds) > 0)
+    assert min(elapsed) < 0.2  # five times what it takes on an idle core
+
+
+def test_devices_without_a_common_fast_link_are_flagged() -> None:
+    model = IterationModel(DENSE, replace(CHIP, devices_per_domain=2), parallelism=Parallelism(2))
+    assert model.flags == ()
+    assert "unmeasured" in replace(model, parallelism=Parallelism(4)).flags[0]
+
+
+@pytest.mark.parametrize(("parallel_block", "reductions"), [(False, 2), (True, 1)])
+def test_a_layer_adds_up_behind_attention_and_behind_the_mlp(parallel_block: bool, reductions: int) -> None:
+    shape = replace(DENSE, parallel_block=parallel_block)
+    model = IterationModel(shape, CHIP, parallelism=Parallelism(2))
+    message = np.array(100 * DENSE.hidden * 2.0)
+    slow = replace(CHIP, scale_up=Link("slow", "switch", 1e6, 1e6))
+    added = replace(model, hardware=slow).token_seconds(100) - model.token_seconds(100)
+    links = model.efficiency.links
+    each = all_reduce_seconds(message, 2, slow, links) - all_reduce_seconds(message, 2, CHIP, links)
+    assert added == pytest.approx(DENSE.layers * reductions * each)
+
+
+def test_logits_of_all_shards_are_collected() -> None:
+    model = IterationModel(DENSE, CHIP, parallelism=Parallelism(2))
+    slow = replace(CHIP, scale_up=Link("slow", "switch", 1e6, 1e6))
+    half_the_logits = 8 * DENSE.vocabulary / 2 * 2.0
+    assert replace(model, hardware=slow).head_seconds(8) > half_the_logits / 1e6 > model.head_seconds(8)
+
+
+def test_a_second_token_reads_the_experts_it_meets_first() -> None:
+    model = IterationModel(MIXTURE, CHIP, efficiency=datasheet())
+    one, two = model.token_seconds([1, 2])
+    met = 16 * (1 - (14 / 16) ** 2) - 2  # of 16 experts, two a token
+    met_bytes = MIXTURE.mixture_layers * met * MIXTURE.expert_parameters * 2.0
+    assert two - one == pytest.approx(met_bytes / CHIP.memory.bandwidth_bytes_per_second, rel=0.05)
+
+
+def test_a_long_prompt_is_bound_by_its_pairs() -> None:
+    model = IterationModel(DENSE, CHIP, efficiency=datasheet())
+    flops = DENSE.layers * 4 * DENSE.query_heads * DENSE.head * 10**9
+    assert model.prefill_attention_seconds(10**9, 0) == pytest.approx(flops / 300e12)
+
+
+def test_cached_tokens_before_a_chunk_are_read() -> None:
+    model = IterationModel(DENSE, CHIP, efficiency=datasheet())
+    kv_seconds = 10_000 * DENSE.kv_bytes_per_token() / CHIP.memory.bandwidth_bytes_per_second
+    assert model.prefill_attention_seconds(1, 10_000) == pytest.approx(kv_seconds)
+    assert model.prefill_attention_seconds(0, 10_000) == 0
+
+
+def test_latent_attention_can_be_bound_by_arithmetic() -> None:
+    weak = replace(CHIP, peak_flops_per_second={"bf16": 1e12})
+    strong, slow = IterationModel(LATENT, CHIP), IterationModel(LATENT, weak)
+    assert slow.decode_attention_seconds_per_kv_token > strong.decode_attention_seconds_per_kv_token
