@@ -11,7 +11,8 @@ percentiles of latencies are skewed. Averaging the percentiles of the runs inste
 at load 0.8 the average of five p99 over 2,000 requests each is 11 % too low, the pooled p99 1 %.
 
 Measured coverage of nominal 95 % intervals for the time in system of an M/M/1 queue started empty, warm-up removed
-(shares of 150 to 1,500 experiments; tests/theory repeats some; in brackets: where `percentile_intervals` would refuse):
+(shares of 150 to 1,500 experiments; tests/theory repeats some; in brackets: refused by `percentile_intervals` in half
+of the experiments or more):
 
 ====  =====================  =====  =====  ======
 load  5 replications of      mean   p90    p99
@@ -22,17 +23,19 @@ load  5 replications of      mean   p90    p99
 0.8   10,000 requests        0.93   0.95   0.93
 0.9   2,000 requests         0.87   0.88   (0.75)
 0.9   10,000 requests        0.92   0.94   (0.88)
-0.9   40,000 requests        0.93   0.93   0.94
+0.9   40,000 requests        0.93   0.93   0.92
 ====  =====================  =====  =====  ======
 
 ====  =====================  ===========  =============
 load  5 blocks of one run    mean         p99
 ====  =====================  ===========  =============
-0.5   2,000 / 20,000         0.95 / 0.94  (0.90) / 0.95
-0.8   2,000 / 20,000         0.88 / 0.94  (0.75) / 0.91
-0.9   2,000 / 20,000         0.78 / 0.93  (0.64) / 0.82
+0.5   2,000 / 20,000         0.94 / 0.94  (0.90) / 0.94
+0.8   2,000 / 20,000         0.88 / 0.94  (0.75) / (0.91)
+0.9   2,000 / 20,000         0.78 / 0.91  (0.64) / (0.82)
 ====  =====================  ===========  =============
 
+So a percentile interval that misses the truth was shown in at most 17 % of the experiments at any load up to 0.9, and
+in 8 % or less up to 0.8 with five replications. Means are never refused: at load 0.9 they want 10,000 requests.
 What a run has not met, it cannot report: near saturation the cure is longer runs, not more of them. More blocks make it
 worse (load 0.9, 20,000 requests: mean 0.93 with 5 blocks, 0.88 with 10, 0.84 with 30), hence five.
 """
@@ -142,13 +145,15 @@ def percentile_intervals(
     times = [np.ones(len(run), dtype=np.int64) for run in runs] if weights is None else list(weights)
     times = [count[mask] for count, mask in zip(times, known, strict=True)]
     values = [run[mask] for run, mask in zip(runs, known, strict=True)]
-    unlike = None if weights is None else times
-    pooled, each = percentile_sections(values, levels, unlike)
-    slow, _ = percentile_sections(values, [_slow_level(level) for level in levels], unlike)
+    both = [*levels, *(_slow_level(level) for level in levels)]
+    pooled, each = percentile_sections(values, both, None if weights is None else times)
+    slow = pooled[len(levels) :]
     samples = sum(int(count.sum()) for count in times)
     label = _label(len(runs), within_trace)
     return tuple(
-        _percentile_interval(level, pooled[i], each[:, i], samples, _dispersion(values, times, slow[i], level), label)
+        _percentile_interval(
+            level, float(pooled[i]), each[:, i], samples, _dispersion(values, times, slow[i], level), label
+        )
         for i, level in enumerate(levels)
     )
 
@@ -256,7 +261,7 @@ def _slow_level(level: float) -> float:
 
 def _dispersion(runs: Sequence[Floats], weights: Sequence[Integers], threshold: float, level: float) -> float:
     """Return how many samples beyond `threshold` are worth one independent sample, at least 1."""
-    count = max(1, round(PIECES / len(runs)))
+    count = max(1, round(PIECES / max(1, len(runs))))
     beyond = [
         (run > threshold if level >= 0.5 else run < threshold) * times for run, times in zip(runs, weights, strict=True)
     ]
