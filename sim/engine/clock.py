@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,14 +41,14 @@ class IterationClock:
     Attributes
     ----------
     base : [ticks] per iteration.
-    tokens_ticks, samples_ticks : [ticks] by number of tokens and of samples.
+    tokens_ticks, samples_ticks : [ticks] by number of tokens and of samples, from 0.
     decode_ticks, context_ticks : [ticks] per decoding iteration, and per key that it reads.
     prompt_ticks : (pairs, cached context tokens) -> [ticks]
     """
 
     base: int
-    tokens_ticks: list[int]
-    samples_ticks: list[int]
+    tokens_ticks: Sequence[int]
+    samples_ticks: Sequence[int]
     decode_ticks: int
     context_ticks: int
     prompt_ticks: Callable[[int, int], int]
@@ -104,5 +104,6 @@ def uniform_clock(base: int, per_token: int, most_tokens: int) -> IterationClock
     >>> uniform_clock(1000, 1, 8).iteration(1, 5, 15, 0, 2, 40)
     1007
     """
-    tokens = list(range(0, per_token * (most_tokens + 1), per_token)) if per_token else [0] * (most_tokens + 1)
-    return IterationClock(base, tokens, [0] * (most_tokens + 1), 0, 0, lambda pairs, cached: 0)
+    return IterationClock(
+        base, range(0, per_token * (most_tokens + 1), per_token), bytes(most_tokens + 1), 0, 0, lambda pairs, cached: 0
+    )

@@ -130,10 +130,5 @@ def _token_tree(offsets: Integers, piece: Integers, length: Integers) -> _Nodes:
     kept = np.flatnonzero(head[:size] == np.arange(size))
     number = np.full(size + 1, -1, dtype=np.int64)
     number[kept] = np.arange(len(kept))
-    return _Nodes(
-        start[kept],
-        end[kept],
-        passing[kept],
-        np.where(parent[kept] >= 0, number[head[parent[kept]]], -1),
-        np.where(at_node >= 0, number[head[at_node]], -1),
-    )
+    number = number[np.append(head[:size], size)]  # index -1, for nothing, gives -1
+    return _Nodes(start[kept], end[kept], passing[kept], number[parent[kept]], number[at_node])

@@ -107,7 +107,7 @@ class Iterations:
         first_end = self.start[rows] + self.first[rows]
         # Sequences that joined since the last decoding row got their last token when their prompt was done.
         joined_before = np.concatenate([[0], np.cumsum(np.where(self.decodes > 0, 0, self.joined))])
-        previous = np.concatenate([[-1], rows[:-1]])
+        previous = np.concatenate([[-1], rows])[:-1]
         newcomers = joined_before[rows] - joined_before[previous + 1]
         old = self.decodes[rows] - newcomers
         last_end = np.where(previous >= 0, end[previous], 0)

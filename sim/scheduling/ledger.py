@@ -132,10 +132,11 @@ class Ledger:
         if limits.paddings is None:
             decodes = self.cohort.count if self.decodes else 0
             return self.new_tokens + decodes + new <= limits.tokens
-        # A rectangular batch is charged at its longest prompt.
+        # A rectangular batch is charged at its longest prompt, whatever part of it is cached.
         longest = max(self._longest, tokens)
         rectangle = longest * (len(self.prompts) + 1)
-        fits = rectangle <= limits.tokens and rectangle - self.new_tokens - new <= limits.paddings
+        packed = self.new_tokens + self.cached_context + tokens
+        fits = rectangle <= limits.tokens and rectangle - packed <= limits.paddings
         if fits:
             self._longest = longest
         return fits

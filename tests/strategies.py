@@ -1,0 +1,87 @@
+"""Hypothesis generators shared by all laws: traces with ties, pressure, shared prefixes and one-token replies."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import strategies as st
+
+from sim.engine.clock import TICKS_PER_SECOND, IterationClock
+from sim.scheduling.batch import Limits
+from workloads.trace import Segments, Trace
+
+
+@st.composite
+def limits(draw: st.DrawFn) -> Limits:
+    """Small machines, from roomy to under constant pressure."""
+    blocks = draw(st.sampled_from([12, 20, 40, 400]))
+    return Limits(
+        blocks=blocks,
+        block_tokens=draw(st.sampled_from([1, 4, 16])),
+        sequences=draw(st.sampled_from([1, 2, 5, 64])),
+        tokens=draw(st.sampled_from([64, 128, 1024])),
+        context=draw(st.sampled_from([96, 512])),
+        watermark_blocks=draw(st.sampled_from([0, 0, 1])),
+        paddings=draw(st.sampled_from([None, None, 8, 64])),
+    )
+
+
+@st.composite
+def clocks(draw: st.DrawFn) -> IterationClock:
+    """Iteration costs in whole ticks, with and without a part that grows with the context."""
+    base = draw(st.integers(1, 2000))
+    per_token = draw(st.integers(1, 3))
+    per_sample = draw(st.integers(1, 2))
+    per_pair = draw(st.integers(0, 2))
+    most = 4096
+    return IterationClock(
+        base=base,
+        tokens_ticks=range(0, per_token * most, per_token),
+        samples_ticks=range(0, per_sample * most, per_sample),
+        decode_ticks=draw(st.integers(0, 50)),
+        context_ticks=draw(st.integers(0, 3)),
+        prompt_ticks=lambda pairs, cached: per_pair * pairs + cached,
+    )
+
+
+@st.composite
+def traces(draw: st.DrawFn, *, most: int = 24) -> Trace:
+    """Draw requests that arrive at whole ticks, often at the same one, some following others, some sharing prefixes."""
+    n = draw(st.integers(1, most))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    spread = draw(st.sampled_from([1, 5_000, 60_000]))
+    arrival = np.sort(rng.integers(0, spread, n))
+    prompt = rng.integers(1, draw(st.sampled_from([4, 40, 90])) + 1, n)
+    output = rng.integers(1, draw(st.sampled_from([1, 8, 60])) + 1, n)
+    # Few texts, cut at few places, so that prefixes are often shared in part.
+    pieces = draw(st.sampled_from([0, 1, 3]))
+    rows: list[list[tuple[int, int, int]]] = []
+    previous = np.full(n, -1, dtype=np.int64)
+    follows = draw(st.booleans())
+    for i in range(n):
+        row: list[tuple[int, int, int]] = []
+        if follows and i and rng.random() < 0.4:
+            # A later turn: everything said before, then something new.
+            earlier = int(rng.integers(0, i))
+            own = sum(length for _, _, length in rows[earlier])
+            row = [*rows[earlier], (-1 - earlier, own, int(prompt[earlier] + output[earlier] - own))]
+            prompt[i] += prompt[earlier] + output[earlier]
+            if rng.random() < 0.8:
+                previous[i] = earlier
+        else:
+            for depth in range(pieces):
+                length = int(rng.integers(1, 5)) * 8
+                row.append((int(rng.integers(0, 2)) + 10 * depth, 0, length))
+                if rng.random() < 0.4:
+                    break
+            prompt[i] += sum(length for _, _, length in row)
+        rows.append(row)
+    slack = rng.integers(0, draw(st.sampled_from([0, 40])) + 1, n)
+    return Trace(
+        arrival_seconds=arrival / TICKS_PER_SECOND,
+        prompt_tokens=prompt,
+        output_tokens=output,
+        max_tokens=output + slack,
+        segments=Segments.from_lists(rows),
+        previous=previous,
+        think_seconds=rng.integers(0, 3, n) * 1000 / TICKS_PER_SECOND,
+    )
