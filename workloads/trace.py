@@ -62,7 +62,7 @@ class Trace:
     segments : which prompt tokens are equal, or None if the source says nothing about it.
     previous : (requests,) the request whose end releases this one, or -1; None if nobody waits for anybody.
     think_seconds : (requests,) between the end of `previous` and the arrival of this request.
-    session : (requests,) conversation to which a request belongs; None if unknown.
+    session : (requests,) conversation to which a request belongs, a number of its own if to none; None if unknown.
     name : what to call the workload in tables.
     notes : sentences that a reader of results must know (estimated lengths, spread time stamps, skipped lines ...).
     """
