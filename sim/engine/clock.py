@@ -13,14 +13,24 @@ from sim.physics.iteration import IterationModel
 TICKS_PER_SECOND = 1 << 40
 """Time is counted in ticks of 2**-40 s (about a picosecond): 97 days fit 63 bits, and integers never round."""
 
+LAST_SECOND = (1 << 63) // TICKS_PER_SECOND
 
-def ticks(seconds: npt.ArrayLike) -> npt.NDArray[np.int64]:
+
+def ticks(times: npt.ArrayLike) -> npt.NDArray[np.int64]:
     """Round times up to ticks [s -> ticks].
+
+    Raises
+    ------
+    ValueError
+        If a time is beyond what 63 bits hold.
 
     >>> ticks([0.0, 0.5, 1e-13])
     array([           0, 549755813888,            1])
     """
-    return np.ceil(np.asarray(seconds, dtype=np.float64) * TICKS_PER_SECOND).astype(np.int64)
+    latest = float(np.max(times, initial=0.0))
+    if latest >= LAST_SECOND:
+        raise ValueError(f"a time of {latest:.0f} s; allowed: below {LAST_SECOND} s (97 days): cut the trace")
+    return np.ceil(np.asarray(times, dtype=np.float64) * TICKS_PER_SECOND).astype(np.int64)
 
 
 def seconds(ticks: npt.ArrayLike) -> npt.NDArray[np.float64]:

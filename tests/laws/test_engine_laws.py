@@ -51,9 +51,9 @@ def test_everybody_leaves_once_and_in_order(trace, bounds, policy, clock, cache)
     assert (outcome.first_token[served] > outcome.arrival[served]).all()
     several = served & (trace.output_tokens > 1)
     assert (outcome.finish[several] > outcome.first_token[several]).all()
-    assert (outcome.finish[served & (trace.output_tokens == 1)] == outcome.first_token[
-        served & (trace.output_tokens == 1)
-    ]).all()
+    assert (
+        outcome.finish[served & (trace.output_tokens == 1)] == outcome.first_token[served & (trace.output_tokens == 1)]
+    ).all()
     assert (outcome.finish[~served] == -1).all()
 
 
@@ -202,9 +202,7 @@ def test_requests_that_can_never_be_served_are_rejected_and_release_their_follow
 def test_same_trace_same_columns_byte_for_byte(policy):
     rng = np.random.default_rng(5)
     n = 300
-    trace = Trace(
-        np.sort(rng.uniform(0, 1e-6, n)), rng.integers(1, 90, n), rng.integers(1, 60, n), np.full(n, 64)
-    )
+    trace = Trace(np.sort(rng.uniform(0, 1e-6, n)), rng.integers(1, 90, n), rng.integers(1, 60, n), np.full(n, 64))
     runs = [replay(trace, Limits(60), policy, uniform_clock(1000, 1, 9000)) for _ in range(2)]
     for column in COLUMNS:
         assert getattr(runs[0], column).tobytes() == getattr(runs[1], column).tobytes()

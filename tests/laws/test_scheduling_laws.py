@@ -1,0 +1,81 @@
+"""Laws of the ledger, checked at every decision of generated runs under every policy."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sim.engine import replay as replay_module
+from sim.engine.replay import replay
+from sim.scenario import POLICIES
+from sim.scheduling.ledger import Ledger
+from tests.strategies import clocks, limits, traces
+
+
+def watched(policy, ledgers):
+    """Wrap a policy so that limits are checked after each of its decisions."""
+
+    def check(ledger: Ledger) -> None:
+        bounds, cohort, pool = ledger.limits, ledger.cohort, ledger.pool
+        policy(ledger)
+        ledgers.append(ledger)
+        decodes = cohort.count if ledger.decodes else 0
+        assert cohort.count + len(ledger.prompts) <= bounds.sequences
+        assert 0 <= pool.free <= pool.total == bounds.blocks
+        assert 0 <= ledger.guaranteed <= pool.free
+        assert ledger.new_tokens + ledger.cached_context == sum(s.tokens for s in ledger.prompts)
+        if ledger.prompts:
+            assert ledger.new_tokens + decodes <= bounds.tokens
+            if bounds.paddings is not None:
+                longest = max(s.tokens for s in ledger.prompts)
+                assert longest * len(ledger.prompts) <= bounds.tokens or decodes
+        used = sum(bounds.blocks_for(cohort.computed(s)) for s in cohort.members())
+        used += sum(bounds.blocks_for(s.tokens) for s in ledger.prompts)
+        used += cohort.demand(1) if ledger.decodes else 0
+        assert pool.total - pool.free <= used, "blocks are held that nobody uses"
+        if not _shares(ledger):
+            assert pool.total - pool.free == used
+        running = {s.index for s in cohort.members()} | {s.index for s in ledger.prompts}
+        waiting = [s.index for s in ledger.waiting]
+        assert not running & set(waiting), "somebody both runs and waits"
+        assert len(set(waiting)) == len(waiting)
+        if not running and not ledger.ignored and not ledger.preempted:
+            assert not waiting, "nothing runs although the machine is empty and somebody waits"
+
+    return check
+
+
+def _shares(ledger: Ledger) -> bool:
+    return any(s.path for s in (*ledger.prompts, *ledger.cohort.members()))
+
+
+@given(
+    trace=traces(),
+    bounds=limits(),
+    policy=st.sampled_from(list(POLICIES.values())),
+    clock=clocks(),
+    cache=st.booleans(),
+    coast=st.booleans(),
+)
+def test_limits_are_respected_and_blocks_balance(trace, bounds, policy, clock, cache, coast):
+    ledgers: list[Ledger] = []
+    outcome = replay(trace, bounds, watched(policy, ledgers), clock, prefix_cache=cache, coast=coast)
+    if ledgers:
+        last = ledgers[-1]
+        assert last.pool.free == last.pool.total, "blocks allocated are not blocks freed"
+        assert last.guaranteed == 0
+        assert not last.waiting
+    else:
+        assert (outcome.outcome == replay_module.REJECTED).all()
+
+
+@given(trace=traces(), bounds=limits(), clock=clocks(), cache=st.booleans())
+def test_inflight_batching_never_preempts(trace, bounds, clock, cache):
+    outcome = replay(trace, bounds, POLICIES["inflight_batching"], clock, prefix_cache=cache)
+    assert not outcome.preemptions.any()
+
+
+@given(trace=traces(), bounds=limits(), clock=clocks(), cache=st.booleans())
+def test_prefill_first_never_mixes_prompts_and_decodes(trace, bounds, clock, cache):
+    log = replay(trace, bounds, POLICIES["prefill_first"], clock, prefix_cache=cache).iterations
+    assert not ((log.prompts > 0) & (log.decodes > 0)).any()

@@ -1,0 +1,61 @@
+"""The compiled clock against the cost model it was made from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import hardware_profiles
+from sim.engine.clock import TICKS_PER_SECOND, roofline_clock, seconds, ticks
+from sim.physics import precision
+from sim.physics.iteration import IterationModel, Totals
+from sim.physics.parallelism import Parallelism
+from workloads import models
+
+CASES = [("l20", "llama-2-13b", 2), ("h200-sxm", "llama-3.1-70b", 8), ("b200-sxm", "llama-3.1-8b", 1)]
+MODELS = [
+    IterationModel(models.load(m), hardware_profiles.load(h), precision.load("w16a16"), Parallelism(tp))
+    for h, m, tp in CASES
+]
+CLOCKS = [roofline_clock(model, 4096 + 256, 512) for model in MODELS]
+
+
+@given(
+    case=st.integers(0, len(CASES) - 1),
+    chunks=st.lists(st.tuples(st.integers(1, 1000), st.integers(0, 3000)), max_size=4),
+    contexts=st.lists(st.integers(1, 4096), max_size=64),
+)
+def test_the_clock_is_the_cost_model_rounded_up_to_ticks(case, chunks, contexts):
+    if not chunks and not contexts:
+        return
+    new = sum(n for n, _ in chunks)
+    cached = sum(k for _, k in chunks)
+    pairs = sum(n * k + n * (n + 1) // 2 for n, k in chunks)
+    totals = Totals(
+        tokens=new + len(contexts),
+        samples=len(chunks) + len(contexts),
+        prefill_pairs=pairs,
+        prefill_kv_tokens=cached if chunks else 0,
+        decode_sequences=len(contexts),
+        decode_kv_tokens=sum(contexts) + len(contexts),
+    )
+    expected = float(MODELS[case].seconds(totals))
+    cost = CLOCKS[case].iteration(len(chunks), new, pairs, cached, len(contexts), sum(contexts))
+    assert cost / TICKS_PER_SECOND == pytest.approx(expected, rel=1e-3)
+    # Every term is rounded up, the context term once per key.
+    assert -1 <= cost - expected * TICKS_PER_SECOND <= 10 + totals.decode_kv_tokens
+
+
+@given(st.floats(0, 1e6))
+def test_ticks_round_up_by_less_than_one(value):
+    rounded = int(ticks(value))
+    assert 0 <= rounded - value * TICKS_PER_SECOND < 1
+    assert float(seconds(rounded)) == pytest.approx(value, abs=2**-40)
+
+
+def test_ninety_seven_days_fit():
+    assert int(ticks(97 * 86400.0)) == 97 * 86400 * TICKS_PER_SECOND < np.iinfo(np.int64).max
+    with pytest.raises(ValueError, match="97 days"):
+        ticks([0.0, 98 * 86400.0])

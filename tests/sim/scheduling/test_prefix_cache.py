@@ -1,0 +1,230 @@
+"""The prefix cache of runs and extents against one that keeps every block: same hits, same evictions, always."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from sim.engine.content import content_tree
+from sim.engine.replay import _paths
+from sim.scheduling.cohort import Cohort
+from sim.scheduling.prefix_cache import PrefixCache
+from sim.scheduling.sequence import Sequence
+from tests.strategies import traces
+from workloads.trace import Segments, Trace
+
+
+class BlockByBlock:
+    """Every block a record: the rules of the vLLM V1 block pool in their plainest form."""
+
+    def __init__(self, blocks: int, block_tokens: int, symbols: list[list[Hashable]]) -> None:
+        self.block_tokens = block_tokens
+        self.symbols = symbols
+        self.unhashed = blocks
+        self.idle: OrderedDict[int, None] = OrderedDict()
+        self.users: dict[int, int] = {}
+        self.content: dict[int, Hashable] = {}
+        self.copies: dict[Hashable, list[int]] = {}
+        self.held: dict[int, list[int]] = {}
+        self.evicted = 0
+        self._number = 0
+
+    @property
+    def free(self) -> int:
+        return self.unhashed + len(self.idle)
+
+    def identity(self, request: int, block: int) -> Hashable:
+        return tuple(self.symbols[request][: (block + 1) * self.block_tokens])
+
+    def match(self, request: int, tokens: int) -> list[int]:
+        found = []
+        for block in range((tokens - 1) // self.block_tokens):
+            copies = self.copies.get(self.identity(request, block))
+            if not copies:
+                break
+            found.append(copies[0])
+        return found
+
+    def admit(self, request: int, tokens: int, found: list[int]) -> None:
+        for block in found:
+            self.idle.pop(block, None)
+            self.users[block] += 1
+        fresh = [self.take() for _ in range(-(-tokens // self.block_tokens) - len(found))]
+        self.held[request] = [*found, *fresh]
+        self.register(request, tokens)
+
+    def take(self) -> int:
+        if self.unhashed:
+            self.unhashed -= 1
+        else:
+            block, _ = self.idle.popitem(last=False)
+            self.copies[self.content.pop(block)].remove(block)
+            self.evicted += 1
+        self._number += 1
+        self.users[self._number] = 1
+        return self._number
+
+    def register(self, request: int, computed: int) -> None:
+        for position, block in enumerate(self.held[request][: computed // self.block_tokens]):
+            if block not in self.content:
+                self.content[block] = self.identity(request, position)
+                self.copies.setdefault(self.content[block], []).append(block)
+
+    def grow(self, request: int, computed: int) -> None:
+        if computed % self.block_tokens == 0:
+            self.held[request].append(self.take())
+
+    def release(self, request: int, computed: int) -> None:
+        self.register(request, computed)
+        for block in reversed(self.held.pop(request)):
+            self.users[block] -= 1
+            if not self.users[block]:
+                if block in self.content:
+                    self.idle[block] = None
+                else:
+                    self.unhashed += 1
+
+
+def symbols(trace: Trace) -> list[list[Hashable]]:
+    """Spell out every token that a request may write."""
+    assert trace.segments is not None
+    spelled = []
+    for request in range(len(trace)):
+        prompt = [(key, start + k) for key, start, n in trace.segments.row(request) for k in range(n)]
+        own = range(len(prompt), int(trace.prompt_tokens[request] + trace.output_tokens[request]))
+        spelled.append([*prompt, *((-1 - request, p) for p in own)])
+    return spelled
+
+
+class TwoCaches(RuleBasedStateMachine):
+    """Admit, decode, finish and preempt at random in both caches, and compare them after every step."""
+
+    @initialize(trace=traces(most=40), blocks=st.sampled_from([8, 16, 40]), block_tokens=st.sampled_from([4, 8, 16]))
+    def begin(self, trace: Trace, blocks: int, block_tokens: int) -> None:
+        self.trace = trace
+        self.cohort = Cohort(block_tokens)
+        self.cache = PrefixCache(blocks, block_tokens, self.cohort)
+        self.plain = BlockByBlock(blocks, block_tokens, symbols(trace))
+        tree = content_tree(trace, block_tokens)
+        paths = _paths(tree)
+        self.paths = [paths[run] if run >= 0 else () for run in tree.deepest]
+        self.waiting = [self.ask(index) for index in range(len(trace))]
+        self.running: list[Sequence] = []
+
+    def ask(self, index: int) -> Sequence:
+        prompt, output = int(self.trace.prompt_tokens[index]), int(self.trace.output_tokens[index])
+        return Sequence(index, 0, prompt, output, output, self.paths[index])
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def admit(self, data: st.DataObject) -> None:
+        sequence = self.waiting[data.draw(st.integers(0, len(self.waiting) - 1))]
+        for writer in self.running:
+            self.plain.register(writer.index, self.cohort.computed(writer))
+        found = self.plain.match(sequence.index, sequence.tokens)
+        hit, idle = self.cache.match(sequence)
+        assert hit == len(found)
+        assert idle == sum(not self.plain.users[block] for block in found)
+        blocks = -(-sequence.tokens // self.cache.block_tokens)
+        if blocks - hit + idle > self.cache.free:
+            return
+        self.waiting.remove(sequence)
+        self.plain.admit(sequence.index, sequence.tokens, found)
+        self.cache.admit(sequence, blocks)
+        sequence.computed = sequence.tokens
+        sequence.generated += 1
+        if sequence.generated < sequence.target:
+            self.cohort.join(sequence)
+            self.running.append(sequence)
+        else:
+            self.finish(sequence)
+
+    @precondition(lambda self: self.running and self.cohort.demand(1) <= self.cache.free)
+    @rule()
+    def decode(self) -> None:
+        for sequence in self.running:
+            self.plain.grow(sequence.index, self.cohort.computed(sequence))
+        self.cache.take(self.cohort.demand(1))
+        for sequence in self.cohort.advance(1):
+            self.running.remove(sequence)
+            self.finish(sequence)
+
+    @precondition(lambda self: self.running)
+    @rule()
+    def preempt(self) -> None:
+        sequence = self.cohort.newest()
+        self.cohort.remove(sequence)
+        self.running.remove(sequence)
+        self.plain.release(sequence.index, sequence.computed)
+        self.cache.release(sequence, keep=True)
+        sequence.computed = 0
+        self.waiting.append(sequence)
+
+    def finish(self, sequence: Sequence) -> None:
+        self.plain.release(sequence.index, sequence.computed)
+        self.cache.release(sequence, keep=False)
+
+    @rule()
+    def rest(self) -> None:
+        """Do nothing, so that a step is possible when everybody has left."""
+
+    @invariant()
+    def both_agree(self) -> None:
+        if hasattr(self, "cache"):
+            assert self.cache.free == self.plain.free
+            assert self.cache.cached_blocks() == len(self.plain.idle)
+            assert self.cache.evicted == self.plain.evicted
+
+    def teardown(self) -> None:
+        if not hasattr(self, "cache"):
+            return
+        for sequence in list(self.running):
+            self.cohort.remove(sequence)
+            self.finish(sequence)
+        assert self.cache.free == self.cache.total, "a block was lost"
+
+
+TestTwoCaches = TwoCaches.TestCase
+TestTwoCaches.settings = settings(stateful_step_count=60)
+
+
+@pytest.mark.parametrize("block_tokens", [1, 16])
+def test_the_tree_finds_what_comparing_tokens_finds(block_tokens: int) -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(40):
+        trace = _random_trace(rng)
+        tree, spelled = content_tree(trace, block_tokens), symbols(trace)
+        lengths = [len(s) - 1 for s in spelled]  # the last token of a reply is never written
+        for request in range(len(trace)):
+            shared = 0
+            for other in range(len(trace)):
+                if other != request:
+                    same = 0
+                    for a, b in zip(
+                        spelled[request][: lengths[request]], spelled[other][: lengths[other]], strict=False
+                    ):
+                        if a != b:
+                            break
+                        same += 1
+                    shared = max(shared, same // block_tokens)
+            run = tree.deepest[request]
+            assert (tree.last[run] if run >= 0 else 0) == shared
+
+
+def _random_trace(rng: np.random.Generator) -> Trace:
+    n = 8
+    rows = [[(int(rng.integers(0, 2)) + 5 * d, 0, int(rng.integers(1, 5)) * 8) for d in range(3)] for _ in range(n)]
+    covered = np.array([sum(length for _, _, length in row) for row in rows])
+    output = rng.integers(1, 9, n)
+    for i in range(4, n):
+        rows[i] = [*rows[i - 4], (3 - i, int(covered[i - 4]), int(output[i - 4]))]
+        covered[i] = sum(length for _, _, length in rows[i])
+    return Trace(
+        np.zeros(n), covered + (np.arange(n) > 3) * rng.integers(0, 9, n), output, output, Segments.from_lists(rows)
+    )
