@@ -58,7 +58,7 @@ class Trace:
     arrival_seconds : (requests,) since the start of the trace. For a request that follows another (see `previous`)
         the earliest time at which it may arrive.
     prompt_tokens, output_tokens : (requests,) what is really asked and really answered, at least 1 each.
-    max_tokens : (requests,) the longest reply the client declares; a scheduler may reserve it, and knows no other length.
+    max_tokens : (requests,) the longest reply the client declares, which a scheduler may reserve: it knows no other.
     segments : which prompt tokens are equal, or None if the source says nothing about it.
     previous : (requests,) the request whose end releases this one, or -1; None if nobody waits for anybody.
     think_seconds : (requests,) between the end of `previous` and the arrival of this request.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Hashable
 
@@ -199,22 +200,13 @@ def test_the_tree_finds_what_comparing_tokens_finds(block_tokens: int) -> None:
     rng = np.random.default_rng(3)
     for _ in range(40):
         trace = _random_trace(rng)
-        tree, spelled = content_tree(trace, block_tokens), symbols(trace)
-        lengths = [len(s) - 1 for s in spelled]  # the last token of a reply is never written
-        for request in range(len(trace)):
-            shared = 0
-            for other in range(len(trace)):
-                if other != request:
-                    same = 0
-                    for a, b in zip(
-                        spelled[request][: lengths[request]], spelled[other][: lengths[other]], strict=False
-                    ):
-                        if a != b:
-                            break
-                        same += 1
-                    shared = max(shared, same // block_tokens)
+        tree = content_tree(trace, block_tokens)
+        spelled = [text[:-1] for text in symbols(trace)]  # the last token of a reply is never written
+        for request, text in enumerate(spelled):
+            others = (other for other in range(len(trace)) if other != request)
+            shared = max(len(os.path.commonprefix([text, spelled[other]])) for other in others)
             run = tree.deepest[request]
-            assert (tree.last[run] if run >= 0 else 0) == shared
+            assert (tree.last[run] if run >= 0 else 0) == shared // block_tokens
 
 
 def _random_trace(rng: np.random.Generator) -> Trace:
