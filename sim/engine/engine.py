@@ -77,6 +77,7 @@ class Engine:
         self._wake: Moment | None = None
         self._start = self._first = self._growth = self._planned = 0
         self._interruptible = False
+        self._row = -1
         self._last_decode_row = self._last_decode_end = -1
 
     def receive(self, sequence: Sequence) -> None:
@@ -117,7 +118,7 @@ class Engine:
     def _finish(self) -> None:
         """Carry out what has just run."""
         ledger, now = self.ledger, int(self.env.now)
-        row = len(self.log) - 1
+        row = self._row
         if ledger.decodes:
             for sequence in ledger.complete(self._planned):
                 self._ended(sequence, now, True)
@@ -189,6 +190,7 @@ class Engine:
 
     def _write_row(self, decodes: int, prompts: int) -> None:
         ledger = self.ledger
+        self._row += 1
         self._start = start = int(self.env.now)
         self.log.long.extend((start, self._first, self._growth, ledger.cohort.context, ledger.pairs))
         self.log.short.extend(

@@ -39,6 +39,8 @@ class Ledger:
 
     __slots__ = (
         "_longest",
+        "_most_prompt_tokens",
+        "_most_tokens",
         "_taken",
         "cached_context",
         "cohort",
@@ -66,6 +68,8 @@ class Ledger:
         )
         self.waiting: deque[Sequence] = deque()
         self.guaranteed = 0
+        self._most_prompt_tokens = min(limits.tokens, limits.context)
+        self._most_tokens = (limits.blocks - limits.watermark_blocks) * limits.block_tokens
         self.begin()
 
     def begin(self) -> None:
@@ -86,10 +90,8 @@ class Ledger:
 
     def can_ever_run(self, sequence: Sequence, guaranteed_tokens: int = 0) -> bool:
         """Whether the sequence would fit an empty machine."""
-        limits = self.limits
         tokens = sequence.prompt + sequence.generated
-        blocks = limits.blocks_for(max(tokens, guaranteed_tokens))
-        return tokens <= min(limits.tokens, limits.context) and blocks + limits.watermark_blocks <= limits.blocks
+        return tokens <= self._most_prompt_tokens and max(tokens, guaranteed_tokens) <= self._most_tokens
 
     def admit(self, sequence: Sequence, guaranteed_tokens: int = 0) -> bool:
         """Plan the whole prompt of the head of the queue, or say no (see `refusal`).
@@ -105,7 +107,7 @@ class Ledger:
         tokens = sequence.prompt + sequence.generated
         block_tokens = limits.block_tokens
         blocks = -(-tokens // block_tokens)
-        promise = max(0, -(-guaranteed_tokens // block_tokens) - blocks)
+        promise = -(-guaranteed_tokens // block_tokens) - blocks if guaranteed_tokens > tokens else 0
         hit, idle = pool.match(sequence)
         if blocks - hit + idle + promise + limits.watermark_blocks > pool.free - self.guaranteed:
             self.refusal = Refusal.BLOCKS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Hashable
 
@@ -204,9 +203,13 @@ def test_the_tree_finds_what_comparing_tokens_finds(block_tokens: int) -> None:
         spelled = [text[:-1] for text in symbols(trace)]  # the last token of a reply is never written
         for request, text in enumerate(spelled):
             others = (other for other in range(len(trace)) if other != request)
-            shared = max(len(os.path.commonprefix([text, spelled[other]])) for other in others)
+            shared = max(_common(text, spelled[other]) for other in others)
             run = tree.deepest[request]
             assert (tree.last[run] if run >= 0 else 0) == shared // block_tokens
+
+
+def _common(a: list[Hashable], b: list[Hashable]) -> int:
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def _random_trace(rng: np.random.Generator) -> Trace:

@@ -1,0 +1,155 @@
+"""How fast is the simulator? Median of whole runs, beside a bare SimPy program timed in the same minutes."""
+
+from __future__ import annotations
+
+import gc
+import json as json_format
+import statistics
+import time
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from simpy import Environment
+
+from sim import Machine, Result, Scenario, simulate
+from workloads import datasets
+from workloads.synthetic.chat import chat
+
+RUNS = 5
+CHAT_RATE = 2.5  # requests/s, about 70 % of what the default machine serves
+
+
+@dataclass(frozen=True)
+class Case:
+    """A workload to time, and the speed it should reach."""
+
+    name: str
+    scenario: Callable[[], Scenario]
+    goal_requests_per_second: float
+
+
+def _azure() -> Scenario:
+    trace = datasets.load("azure-conv-2023")
+    # The longest prompts exceed the context of Llama 2; here every request shall be served.
+    return Scenario(trace, hardware="a800-sxm", model="llama-2-70b", tensor=8, context=16384)
+
+
+def _mooncake() -> Scenario:
+    trace = datasets.load("mooncake-conversation")
+    return Scenario(trace, hardware="h200-sxm", model="llama-3.1-70b", tensor=8, prefix_cache=True)
+
+
+def _chat(requests: int) -> Scenario:
+    trace = chat(np.random.default_rng(1), requests, CHAT_RATE, context_tokens=4096)
+    return Scenario(trace, policy="inflight_batching")
+
+
+CASES = (
+    Case("azure-conv-2023, prefill_first", _azure, 60_000),
+    Case("azure-conv-2023, inflight_batching", lambda: replace(_azure(), policy="inflight_batching"), 60_000),
+    Case("mooncake-conversation, prefill_first + prefix cache", _mooncake, 20_000),
+    Case("chat 20,000, inflight_batching", lambda: _chat(20_000), 0),
+    Case("chat 1,000,000, inflight_batching", lambda: _chat(1_000_000), 0),
+)
+
+
+def run(*, json: bool = False, quick: bool = False) -> None:
+    """Time every case and print a table, or one JSON object.
+
+    `quick` leaves out the million requests and runs each case once.
+    """
+    runs = 1 if quick else RUNS
+    rows = {case.name: _measure(case, runs) for case in (CASES[:-1] if quick else CASES)}
+    if json:
+        print(json_format.dumps(rows, indent=2))
+    else:
+        _print_table(rows, runs)
+
+
+def _measure(case: Case, runs: int) -> dict[str, float]:
+    scenario = case.scenario()
+    machine = scenario.machine
+    result = simulate(scenario, machine)  # also warms what a trace computes only once
+    times, bare = [], []
+    for _ in range(runs):
+        bare.append(bare_simpy_seconds(20_000) / 20_000)
+        gc.collect()
+        begin = time.perf_counter()
+        simulate(scenario, machine)
+        times.append(time.perf_counter() - begin)
+    seconds = statistics.median(times)
+    requests = len(scenario.trace)
+    return {
+        "requests": requests,
+        "requests_per_second": requests / seconds,
+        "goal_requests_per_second": case.goal_requests_per_second,
+        "slowest_requests_per_second": requests / max(times),
+        "iterations_per_second": int(result.iterations.iterations.sum()) / seconds,
+        "output_tokens_per_second": _served_tokens(result) / seconds,
+        "microseconds_per_request": 1e6 * seconds / requests,
+        "peak_bytes": (peak := _peak_bytes(scenario, machine)),
+        "peak_bytes_per_request": peak / requests,
+        "ratio_to_bare_simpy": seconds / requests / statistics.median(bare),
+    }
+
+
+def _served_tokens(result: Result) -> int:
+    return int(result.trace.output_tokens[result.replay.finish >= 0].sum())
+
+
+def _peak_bytes(scenario: Scenario, machine: Machine) -> int:
+    """Return the most memory that a run needs above the trace itself [bytes]."""
+    gc.collect()
+    tracemalloc.start()
+    simulate(scenario, machine)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return peak
+
+
+def bare_simpy_seconds(requests: int) -> float:
+    """Time a SimPy program that only waits twice for each request, for its arrival and for its service [s]."""
+    env = Environment()
+
+    def server() -> object:
+        for _ in range(requests):
+            yield env.timeout(1)
+            yield env.timeout(1)
+
+    env.process(server())  # type: ignore[arg-type]
+    begin = time.perf_counter()
+    env.run()
+    return time.perf_counter() - begin
+
+
+def _print_table(rows: dict[str, dict[str, float]], runs: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"simulation core, one core, median of {runs} runs (load of trace and model aside)")
+    for heading in (
+        "workload",
+        "requests/s",
+        "goal",
+        "slowest",
+        "iterations/s",
+        "tokens/s",
+        "bytes/request",
+        "x SimPy",
+    ):
+        table.add_column(heading, justify="left" if heading == "workload" else "right")
+    for name, row in rows.items():
+        goal = row["goal_requests_per_second"]
+        table.add_row(
+            name,
+            f"{row['requests_per_second']:,.0f}",
+            f"{goal:,.0f}" if goal else "",
+            f"{row['slowest_requests_per_second']:,.0f}",
+            f"{row['iterations_per_second']:,.0f}",
+            f"{row['output_tokens_per_second']:,.0f}",
+            f"{row['peak_bytes_per_request']:,.0f}",
+            f"{row['ratio_to_bare_simpy']:.1f}",
+        )
+    Console().print(table)
