@@ -39,7 +39,7 @@ def clocks(draw: st.DrawFn) -> IterationClock:
         samples_ticks=range(0, per_sample * most, per_sample),
         decode_ticks=draw(st.integers(0, 50)),
         context_ticks=draw(st.integers(0, 3)),
-        prompt_ticks=lambda pairs, cached: per_pair * pairs + cached,
+        prompt_ticks=lambda pairs, cached, new: per_pair * pairs + cached + new,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.physics.iteration import IterationModel
+from sim.physics.roofline import together
 
 TICKS_PER_SECOND = 1 << 40
 """Time is counted in ticks of 2**-40 s (about a picosecond): 97 days fit 63 bits, and integers never round."""
@@ -43,9 +45,9 @@ class IterationClock:
     """The cost of an iteration as tables of integers, exactly affine in the context that decoding reads.
 
     An iteration of `tokens` new tokens, of which `samples` sequences sample one, costs ``base + tokens_ticks[tokens] +
-    samples_ticks[samples]``, plus `prompt_ticks(pairs, cached_context)` if it computes prompts, plus ``decode_ticks +
-    context_ticks * context`` if it decodes, where `context` counts every key read. While n sequences only decode, each
-    iteration therefore takes ``context_ticks * n`` longer than the one before: k of them end after
+    samples_ticks[samples]``, plus `prompt_ticks(pairs, cached_context, new_tokens)` if it computes prompts, plus
+    ``decode_ticks + context_ticks * context`` if it decodes, where `context` counts every key read. While n sequences
+    only decode, each iteration therefore takes ``context_ticks * n`` longer than the one before: k of them end after
     ``k * first + growth * k * (k - 1) / 2`` ticks, whatever k is, with nothing rounded on the way.
 
     Attributes
@@ -53,7 +55,7 @@ class IterationClock:
     base : [ticks] per iteration.
     tokens_ticks, samples_ticks : [ticks] by number of tokens and of samples, from 0.
     decode_ticks, context_ticks : [ticks] per decoding iteration, and per key that it reads.
-    prompt_ticks : (pairs, cached context tokens) -> [ticks]
+    prompt_ticks : (pairs, cached context tokens, new tokens of the prompts) -> [ticks]
     """
 
     base: int
@@ -61,31 +63,32 @@ class IterationClock:
     samples_ticks: Sequence[int]
     decode_ticks: int
     context_ticks: int
-    prompt_ticks: Callable[[int, int], int]
+    prompt_ticks: Callable[[int, int, int], int]
 
-    def iteration(self, prompts: int, new_tokens: int, pairs: int, cached: int, decodes: int, context: int) -> int:
-        """Return the ticks of an iteration with `prompts` prompts (or none) and `decodes` decoding sequences (or none).
+    def iteration(self, samples: int, new_tokens: int, pairs: int, cached: int, decodes: int, context: int) -> int:
+        """Return the ticks of an iteration of chunks of prompts (or none) and `decodes` decoding sequences (or none).
 
-        `context` is the sum of computed tokens of the decoding sequences, before this iteration adds one to each.
+        `samples` of the chunks end their prompt; `new_tokens`, `pairs` and `cached` are sums over the chunks; `context`
+        is the sum of computed tokens of the decoding sequences, before this iteration adds one to each.
         """
-        cost = self.base + self.tokens_ticks[new_tokens + decodes] + self.samples_ticks[prompts + decodes]
-        if prompts:
-            cost += self.prompt_ticks(pairs, cached)
+        cost = self.base + self.tokens_ticks[new_tokens + decodes] + self.samples_ticks[samples + decodes]
+        if new_tokens:
+            cost += self.prompt_ticks(pairs, cached, new_tokens)
         if decodes:
             cost += self.decode_ticks + self.context_ticks * (context + decodes)
         return cost
 
 
 def roofline_clock(model: IterationModel, most_tokens: int, most_samples: int) -> IterationClock:
-    """Tabulate an iteration model for up to `most_tokens` new tokens and `most_samples` samples, rounding up.
+    """Tabulate an iteration model for up to `most_tokens` new tokens and `most_samples` samples, rounding up."""
+    slopes = model.prefill_attention_slopes
+    sharpness = slopes.sharpness
+    launch, per_pair, per_kv_token, per_new_token = (TICKS_PER_SECOND * slope for slope in slopes[:4])
 
-    Times per key and per pair are kept in finer units than a tick, so that rounding never shows.
-    """
-    per_pair, pair_launch = _line(lambda n: model.prefill_attention_seconds(n, 0))
-    per_cached, _ = _line(lambda n: model.prefill_attention_seconds(1, n))
-
-    def prompt_ticks(pairs: int, cached: int) -> int:
-        return pair_launch + (max(pairs * per_pair, cached * per_cached) + _FINER - 1) // _FINER
+    def prompt_ticks(pairs: int, cached: int, new_tokens: int) -> int:
+        compute, memory = pairs * per_pair, cached * per_kv_token + new_tokens * per_new_token
+        larger, smaller = (compute, memory) if compute > memory else (memory, compute)
+        return math.ceil(launch + float(together(larger, smaller / larger, sharpness)))
 
     return IterationClock(
         base=int(ticks(model.host_seconds)),
@@ -97,17 +100,6 @@ def roofline_clock(model: IterationModel, most_tokens: int, most_samples: int) -
     )
 
 
-_FINER = 1 << 20
-_MANY = float(1 << 60)
-
-
-def _line(seconds: Callable[[float], npt.ArrayLike]) -> tuple[int, int]:
-    """Return slope [ticks / `_FINER`] and value at zero [ticks] of a function that is straight above its first bend."""
-    slope = float(np.asarray(seconds(_MANY))) / _MANY
-    at_zero = max(0.0, float(np.asarray(seconds(1.0))) - slope)
-    return int(np.ceil(slope * _FINER * TICKS_PER_SECOND)), int(ticks(at_zero))
-
-
 def uniform_clock(base: int, per_token: int, most_tokens: int) -> IterationClock:
     """Return a clock that charges `base` an iteration and `per_token` a new token, as recorded runs of schedulers do.
 
@@ -115,5 +107,10 @@ def uniform_clock(base: int, per_token: int, most_tokens: int) -> IterationClock
     1007
     """
     return IterationClock(
-        base, range(0, per_token * (most_tokens + 1), per_token), bytes(most_tokens + 1), 0, 0, lambda pairs, cached: 0
+        base,
+        range(0, per_token * (most_tokens + 1), per_token),
+        bytes(most_tokens + 1),
+        0,
+        0,
+        lambda pairs, cached, new: 0,
     )

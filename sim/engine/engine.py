@@ -18,6 +18,7 @@ ARRIVAL, DECISION = EventPriority(1), EventPriority(2)
 
 _ITERATIONS = SHORT.index("iterations") - len(SHORT)
 _JOINED = SHORT.index("joined") - len(SHORT)
+_RETURNED = SHORT.index("returned") - len(SHORT)
 
 
 class Moment(Event):
@@ -78,6 +79,7 @@ class Engine:
         self._start = self._first = self._growth = self._planned = 0
         self._interruptible = False
         self._row = -1
+        self._paused: list[Sequence] = []
         self._last_decode_row = self._last_decode_end = -1
 
     def receive(self, sequence: Sequence) -> None:
@@ -123,20 +125,25 @@ class Engine:
             for sequence in ledger.complete(self._planned):
                 self._ended(sequence, now, True)
             self._last_decode_row, self._last_decode_end = row, now
-        if ledger.prompts:
+        if ledger.chunks:
             joined = 0
-            for sequence in ledger.prompts:
-                if sequence.generated:
-                    self.log.gaps.append(now - sequence.last_emission)
-                else:
-                    self._started(sequence, now)
-                if ledger.complete_prompt(sequence):
-                    self._ended(sequence, now, True)
-                else:
-                    joined += 1
-                    sequence.joined_row = row
+            for sequence, chunk in ledger.chunks:
+                if ledger.complete_chunk(sequence, chunk):
+                    joined += self._emit(sequence, now, row)
             self.log.short[_JOINED] = joined
         self._planned = 0
+
+    def _emit(self, sequence: Sequence, now: int, row: int) -> bool:
+        """Note the token that follows a prompt; return whether the sequence goes on to decode."""
+        if sequence.generated == 1:
+            self._started(sequence, now)
+        else:
+            self.log.gaps.append(now - sequence.last_emission)
+        if self.ledger.go_on(sequence):
+            sequence.joined_row = row
+            return True
+        self._ended(sequence, now, True)
+        return False
 
     def _plan(self) -> bool:
         """Ask the policy and start what it wants; return False if it has to be asked again at once."""
@@ -144,10 +151,10 @@ class Engine:
         ledger.begin()
         self.policy(ledger)
         for sequence in ledger.preempted:
-            self._note_preemption(sequence)
+            self._note_pause(sequence)
         for sequence in ledger.ignored:
             self._ended(sequence, int(self.env.now), False)
-        if ledger.prompts:
+        if ledger.chunks:
             self._start_prompts()
         elif ledger.decodes:
             self._start_decoding()
@@ -157,47 +164,66 @@ class Engine:
             self._wake = None
         return True
 
-    def _note_preemption(self, sequence: Sequence) -> None:
+    def _note_pause(self, sequence: Sequence) -> None:
+        """Remember when a sequence that stops decoding emitted its last token, for the gap up to its next one."""
+        if sequence.joined_row < 0:
+            return  # it had not decoded since the last pause
         if self._last_decode_row > sequence.joined_row:
             sequence.last_emission = self._last_decode_end
         else:
             sequence.last_emission = self.log.end(sequence.joined_row)
             self.log.forget_joined(sequence.joined_row)
+        sequence.joined_row = -1
+
+    def _note_held(self) -> None:
+        """Keep account of members of the cohort that sit out this iteration, and of those that decode again."""
+        ledger, end = self.ledger, self._start + self._first
+        for sequence in ledger.held:
+            self._note_pause(sequence)
+        back = [s for s in self._paused if s.is_decoding and s not in ledger.held] if ledger.decodes else []
+        for sequence in back:
+            self.log.gaps.append(end - sequence.last_emission)
+            sequence.joined_row = self._row - 1
+        self.log.short[_RETURNED] = len(back)
+        self._paused = [s for s in self._paused if s.is_decoding and s not in back]
+        self._paused += [s for s in ledger.held if s not in self._paused]
 
     def _start_prompts(self) -> None:
         ledger = self.ledger
-        cohort = ledger.cohort
-        decodes = cohort.count if ledger.decodes else 0
-        prompts = len(ledger.prompts)
+        chunks = ledger.chunks
+        samples = 0
+        for sequence, chunk in chunks:
+            samples += sequence.computed + chunk == sequence.prompt + sequence.generated
         self._first = self.clock.iteration(
-            prompts, ledger.new_tokens, ledger.pairs, ledger.cached_context, decodes, cohort.context
+            samples, ledger.new_tokens, ledger.pairs, ledger.cached_context, ledger.decodes, ledger.context
         )
         self._growth = 0
         self._planned = 1
         self._interruptible = False
-        self._write_row(decodes, prompts)
+        self._write_row(len(chunks), samples)
 
     def _start_decoding(self) -> None:
         ledger = self.ledger
-        cohort = ledger.cohort
-        count = cohort.count
+        count = ledger.decodes
         slope = self.clock.context_ticks
-        self._first = self._decode_ticks[count] + slope * (cohort.context + count)
+        self._first = self._decode_ticks[count] + slope * (ledger.context + count)
         self._growth = slope * count
         self._planned = planned = ledger.quiet_iterations() if self._coast else 1
         self._interruptible = planned > 1 and not ledger.refusal
-        self._write_row(count, 0)
+        self._write_row(0, 0)
 
-    def _write_row(self, decodes: int, prompts: int) -> None:
+    def _write_row(self, prompts: int, samples: int) -> None:
         ledger = self.ledger
         self._row += 1
         self._start = start = int(self.env.now)
-        self.log.long.extend((start, self._first, self._growth, ledger.cohort.context, ledger.pairs))
+        self.log.long.extend((start, self._first, self._growth, ledger.context, ledger.pairs))
         self.log.short.extend(
             (
                 self._planned,
-                decodes,
+                ledger.decodes,
                 prompts,
+                samples,
+                0,
                 0,
                 ledger.new_tokens,
                 ledger.cached_context,
@@ -207,6 +233,8 @@ class Engine:
                 ledger.refusal,
             )
         )
+        if ledger.held or self._paused:
+            self._note_held()
         self._wake = Moment(self.env, self._stretch_ticks(), self._decide, DECISION)
 
 

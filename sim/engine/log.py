@@ -13,7 +13,9 @@ SHORT = (
     "iterations",
     "decodes",
     "prompts",
+    "samples",
     "joined",
+    "returned",
     "new_tokens",
     "cached_context",
     "free_blocks",
@@ -28,9 +30,11 @@ class Log:
 
     Columns of 64 bits: `start` [ticks], `first` (duration of the first iteration) and `growth` (each further one takes
     longer by this) [ticks], `context` (computed tokens of the decoding sequences at the start), `pairs`.
-    Columns of 32 bits: `iterations`, `decodes` (sequences decoding), `prompts` (sequences prefilling), `joined` (those
-    of them that go on to decode), `new_tokens` and `cached_context` (of the prompts), `free_blocks` and `waiting` (at
-    the start), `preempted` (just before it), `refusal` (why the head of the queue waits, see `Refusal`).
+    Columns of 32 bits: `iterations`, `decodes` (sequences decoding), `prompts` (sequences prefilling), `samples` (those
+    of them whose prompt ends, so that a token is out), `joined` (those that then go on to decode), `returned` (decoding
+    sequences that sat out the decoding row before), `new_tokens` and `cached_context` (of the prompts), `free_blocks`
+    and `waiting` (at the start), `preempted` (just before it), `refusal` (why the head of the queue waits, see
+    `Refusal`).
     """
 
     __slots__ = ("gaps", "long", "short")
@@ -76,7 +80,9 @@ class Iterations:
     iterations: npt.NDArray[np.int64]
     decodes: npt.NDArray[np.int64]
     prompts: npt.NDArray[np.int64]
+    samples: npt.NDArray[np.int64]
     joined: npt.NDArray[np.int64]
+    returned: npt.NDArray[np.int64]
     new_tokens: npt.NDArray[np.int64]
     cached_context: npt.NDArray[np.int64]
     free_blocks: npt.NDArray[np.int64]
@@ -109,7 +115,7 @@ class Iterations:
         joined_before = np.concatenate([[0], np.cumsum(np.where(self.decodes > 0, 0, self.joined))])
         previous = np.concatenate([[-1], rows])[:-1]
         newcomers = joined_before[rows] - joined_before[previous + 1]
-        old = self.decodes[rows] - newcomers
+        old = self.decodes[rows] - newcomers - self.returned[rows]
         last_end = np.where(previous >= 0, end[previous], 0)
         inside = (self.start[rows] >= since) & (self.start[rows] < (until if until is not None else np.inf))
         values = [(first_end - last_end)[inside]]

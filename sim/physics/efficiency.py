@@ -45,7 +45,8 @@ class Efficiency:
     gemm, gemm_8bit : matrix products on 16-bit and on 8-bit activations.
     experts : the grouped products of a mixture of experts.
     elementwise : norms, rotary positions, activation functions, copies, sampling.
-    prefill_attention, decode_attention : one kernel a layer for all prefilling, one for all decoding sequences.
+    prefill_attention, decode_attention : one kernel a layer for all prefilling, one for all decoding sequences. Cached
+        keys and values move at the rate of decoding in both.
     links : see `Links`.
     """
 
@@ -67,7 +68,7 @@ def generic() -> Efficiency:
         gemm_8bit=Rate(7e-6, 0.55, 0.80, f"{GRIDS}; fp8, used for int8 too; the launch covers the quantising pass"),
         experts=Rate(30e-6, 0.40, 0.80, f"{GRIDS}; the launch covers gating, sorting and the weighted sum"),
         elementwise=Rate(2e-6, 1.0, 0.80, "RTX 4090 and A100 layer tables (LLMServingSim, Vidur; MIT); no arithmetic"),
-        prefill_attention=Rate(12e-6, 0.50, 0.80, f"{GRIDS}; cached keys and values move as in decoding"),
+        prefill_attention=Rate(12e-6, 0.50, 0.25, f"{GRIDS}; bytes are the chunk's own queries, keys, values, results"),
         decode_attention=Rate(
             10e-6, 0.50, 0.80, f"{GRIDS}; compute as in prefill, it binds with latent attention only"
         ),

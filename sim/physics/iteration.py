@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +20,11 @@ from sim.physics.operators import (
     head_operators,
     kv_elements_per_layer,
     layer_operators,
+    prefill_bytes_per_token,
 )
 from sim.physics.parallelism import Parallelism
 from sim.physics.precision import PRECISIONS, Precision, compute_unit, sixteen_bit_unit
-from sim.physics.roofline import Floats, Operator, Rate, roofline_seconds
+from sim.physics.roofline import Floats, Operator, Rate, overlapped_seconds, roofline_seconds
 from workloads.models.transformer import Transformer
 
 HOST_SECONDS = 300e-6
@@ -37,6 +39,7 @@ class Totals:
     ----------
     tokens : new tokens, of prefill chunks and one for each decoding sequence.
     samples : sequences that sample a token.
+    prefill_tokens : new tokens of the prefill chunks, a part of `tokens`.
     prefill_pairs : causal query-key pairs of the chunks: a chunk of c tokens behind k has ``c k + c (c + 1) / 2``.
     prefill_kv_tokens : cached tokens in front of the chunks.
     decode_sequences, decode_kv_tokens : decoding sequences, and the sum of their contexts with the new token.
@@ -44,10 +47,24 @@ class Totals:
 
     tokens: npt.ArrayLike
     samples: npt.ArrayLike
+    prefill_tokens: npt.ArrayLike = 0.0
     prefill_pairs: npt.ArrayLike = 0.0
     prefill_kv_tokens: npt.ArrayLike = 0.0
     decode_sequences: npt.ArrayLike = 0.0
     decode_kv_tokens: npt.ArrayLike = 0.0
+
+
+class PrefillSlopes(NamedTuple):
+    """Attention of prefill chunks in all layers: a launch [s], and seconds per pair, cached token and new token.
+
+    ``launch + (a^p + b^p)^(1/p)`` with a of the pairs, b of the tokens, and p the sharpness.
+    """
+
+    launch: float
+    per_pair: float
+    per_kv_token: float
+    per_new_token: float
+    sharpness: float
 
 
 @dataclass(frozen=True)
@@ -59,8 +76,6 @@ class IterationModel:
     All functions take scalars and arrays alike, with equal results bit for bit, and give 0 for nothing.
 
     Sliding windows are not modelled yet: such layers attend to, and cache, the whole context, which is too slow.
-    A chunk's own queries, keys and values are taken to be in cache: below about 1,500 tokens the attention of a
-    prompt, then a few percent of its iteration, is too fast.
 
     Attributes
     ----------
@@ -131,21 +146,39 @@ class IterationModel:
         rate = self.efficiency.decode_attention
         flops = decode_flops_per_kv_token(self.model, self.parallelism)
         compute_seconds = flops / (self._sixteen_bit_peak * rate.compute)
-        memory_seconds = self._kv_bytes_per_layer / (self.hardware.memory.bandwidth_bytes_per_second * rate.memory)
-        return self.model.layers * max(compute_seconds, memory_seconds)
+        kernel = overlapped_seconds(compute_seconds, self._kv_token_seconds, rate.sharpness)
+        return self.model.layers * float(kernel)
 
-    def prefill_attention_seconds(self, pairs: npt.ArrayLike, kv_tokens: npt.ArrayLike) -> Floats:
+    def prefill_attention_seconds(
+        self, pairs: npt.ArrayLike, kv_tokens: npt.ArrayLike, new_tokens: npt.ArrayLike
+    ) -> Floats:
         """Return the time of the attention of prefill chunks in all layers [s], shape of the arguments.
 
         Parameters
         ----------
-        pairs, kv_tokens : `prefill_pairs` and `prefill_kv_tokens` of `Totals`; no pairs take no time.
+        pairs, kv_tokens, new_tokens : `prefill_pairs`, `prefill_kv_tokens` and `prefill_tokens` of `Totals`; no pairs
+            take no time.
         """
+        slopes = self.prefill_attention_slopes
         count = np.asarray(pairs, dtype=np.float64)
-        kv_bytes = np.asarray(kv_tokens, dtype=np.float64) * self._kv_bytes_per_layer
-        flops = count * attention_flops_per_pair(self.model, self.parallelism)
-        kernel = self._roofline(flops, kv_bytes, self.efficiency.prefill_attention, self._sixteen_bit_peak)
-        return np.where(count > 0, self.model.layers * kernel, 0.0)
+        memory_seconds = slopes.per_kv_token * np.asarray(kv_tokens, dtype=np.float64)
+        memory_seconds = memory_seconds + slopes.per_new_token * np.asarray(new_tokens, dtype=np.float64)
+        kernels = overlapped_seconds(slopes.per_pair * count, memory_seconds, slopes.sharpness)
+        return np.where(count > 0, slopes.launch + kernels, 0.0)
+
+    @cached_property
+    def prefill_attention_slopes(self) -> PrefillSlopes:
+        """The coefficients of `prefill_attention_seconds`, for a clock that evaluates it without arrays."""
+        layers, rate = self.model.layers, self.efficiency.prefill_attention
+        flops = attention_flops_per_pair(self.model, self.parallelism)
+        own_bytes = prefill_bytes_per_token(self.model, self.precision, self.parallelism)
+        return PrefillSlopes(
+            launch=layers * rate.launch_seconds,
+            per_pair=layers * flops / (self._sixteen_bit_peak * rate.compute),
+            per_kv_token=layers * self._kv_token_seconds,
+            per_new_token=layers * own_bytes / (self.hardware.memory.bandwidth_bytes_per_second * rate.memory),
+            sharpness=rate.sharpness,
+        )
 
     def seconds(self, totals: Totals) -> Floats:
         """Return the time of whole iterations [s], shape of the totals."""
@@ -153,13 +186,19 @@ class IterationModel:
             self.token_seconds(totals.tokens)
             + self.head_seconds(totals.samples)
             + self.decode_attention_seconds(totals.decode_kv_tokens)
-            + self.prefill_attention_seconds(totals.prefill_pairs, totals.prefill_kv_tokens)
+            + self.prefill_attention_seconds(totals.prefill_pairs, totals.prefill_kv_tokens, totals.prefill_tokens)
             + self.host_seconds
         )
 
     @cached_property
     def _kv_bytes_per_layer(self) -> float:
         return kv_elements_per_layer(self.model, self.parallelism) * self.precision.kv_bytes
+
+    @cached_property
+    def _kv_token_seconds(self) -> float:
+        """Time to read one cached token in one layer, by prefill chunks as by decoding sequences [s]."""
+        bandwidth = self.hardware.memory.bandwidth_bytes_per_second * self.efficiency.decode_attention.memory
+        return self._kv_bytes_per_layer / bandwidth
 
     @cached_property
     def _sixteen_bit_peak(self) -> float:

@@ -125,6 +125,15 @@ def attention_flops_per_pair(model: Transformer, parallelism: Parallelism) -> fl
     return 4.0 * heads * model.head
 
 
+def prefill_bytes_per_token(model: Transformer, precision: Precision, parallelism: Parallelism) -> float:
+    """Return what the attention of one layer moves for a token of a prompt: query, key and value in, the result out."""
+    heads = model.query_heads // parallelism.tensor
+    if latent := model.latent:  # a prompt attends with keys and values expanded for every head
+        return STREAM_BYTES * heads * 2 * (latent.nope_head + latent.rope_head + latent.value_head)
+    kv_elements = kv_elements_per_layer(model, parallelism)
+    return STREAM_BYTES * 2 * heads * model.head + precision.kv_bytes * kv_elements
+
+
 def decode_flops_per_kv_token(model: Transformer, parallelism: Parallelism) -> float:
     """Return the flops of one cached token in one layer when a sequence decodes.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,13 +24,15 @@ class Rate:
     ----------
     launch_seconds : fixed time of one operator [s].
     compute, memory : reached part of the peak flop rate and of the memory bandwidth, above 0, at most 1.
-    source : where the three numbers come from.
+    source : where the numbers come from.
+    sharpness : how sharply the scarcer resource decides; see `together`. At least 1.
     """
 
     launch_seconds: float
     compute: float
     memory: float
     source: str
+    sharpness: float = math.inf
 
     def __post_init__(self) -> None:
         """Refuse what no hardware does."""
@@ -38,6 +41,8 @@ class Rate:
         for name, fraction in (("compute", self.compute), ("memory", self.memory)):
             if not 0 < fraction <= 1:
                 raise ValueError(f"efficiency {name}={fraction}; allowed are fractions above 0, at most 1")
+        if not self.sharpness >= 1:
+            raise ValueError(f"sharpness={self.sharpness}; allowed are 1 (no overlap) to infinity (full overlap)")
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,31 @@ class Operator:
     moved_bytes: Floats
 
 
+def together(larger: Any, ratio: Any, sharpness: float) -> Any:
+    """Return how long two overlapping parts take, the longer one and the shorter as a ratio of it, scalar or array.
+
+    ``(a^p + b^p)^(1/p)``: the longer part alone for p = infinity (the roofline), their sum for p = 1. Real kernels
+    overlap imperfectly where both parts are alike; fits give p between 1.5 and 2.5.
+
+    >>> together(3.0, 1.0, math.inf), together(3.0, 1.0, 1.0)
+    (3.0, 6.0)
+    """
+    if math.isinf(sharpness):
+        return larger
+    return larger * (1.0 + ratio**sharpness) ** (1.0 / sharpness)
+
+
+def overlapped_seconds(compute_seconds: Floats | float, memory_seconds: Floats | float, sharpness: float) -> Floats:
+    """Return the time of arithmetic and memory traffic that overlap [s]; see `together`."""
+    larger = np.maximum(compute_seconds, memory_seconds)
+    if math.isinf(sharpness):
+        return np.asarray(larger)[()]
+    smaller = np.minimum(compute_seconds, memory_seconds)
+    ratio = np.divide(smaller, larger, out=np.zeros_like(larger), where=larger > 0)
+    seconds: Floats = together(larger, ratio, sharpness)
+    return seconds
+
+
 def roofline_seconds(
     flops: Floats | float,
     moved_bytes: Floats | float,
@@ -67,11 +97,12 @@ def roofline_seconds(
 ) -> Floats:
     """Return the time of one kernel: a launch, then as slow as its scarcer resource (Williams et al. 2009) [s].
 
+    The scarcer resource decides more or less sharply; see `together`.
+
     >>> rate = Rate(1e-6, compute=0.5, memory=1.0, source="example")
     >>> float(roofline_seconds(1e6, 3e6, rate, flops_per_second=1e12, bytes_per_second=1e12))
     4e-06
     """
     compute_seconds = flops / (flops_per_second * rate.compute)
     memory_seconds = moved_bytes / (bytes_per_second * rate.memory)
-    seconds: Floats = rate.launch_seconds + np.maximum(compute_seconds, memory_seconds)
-    return seconds
+    return rate.launch_seconds + overlapped_seconds(compute_seconds, memory_seconds, rate.sharpness)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from heapq import heappop, heappush
+from operator import attrgetter
 
 from sim.scheduling.sequence import Sequence
+
+_serial = attrgetter("serial")
 
 
 class Cohort:
@@ -19,9 +23,20 @@ class Cohort:
     count : members.
     iteration : decode iterations so far.
     context : sum over members of their computed tokens.
+    ahead : 1 while an iteration is planned and not carried out, else 0.
     """
 
-    __slots__ = ("_buckets", "_completions", "_demand", "_order", "block_tokens", "context", "count", "iteration")
+    __slots__ = (
+        "_buckets",
+        "_completions",
+        "_demand",
+        "_order",
+        "ahead",
+        "block_tokens",
+        "context",
+        "count",
+        "iteration",
+    )
 
     def __init__(self, block_tokens: int) -> None:
         """Start empty, for KV blocks of `block_tokens` tokens."""
@@ -29,6 +44,7 @@ class Cohort:
         self.count = 0
         self.iteration = 0
         self.context = 0
+        self.ahead = 0
         # Twice the residues, so that a stretch of less than a block is one slice even where it wraps around.
         self._demand = [0] * (2 * block_tokens)
         self._completions: list[int] = []
@@ -48,16 +64,23 @@ class Cohort:
         residue = (iteration - computed) % self.block_tokens
         self._demand[residue] += 1
         self._demand[residue + self.block_tokens] += 1
+        self._enter(sequence)
+        order = self._order
+        if order and order[-1].serial > sequence.serial:
+            insort(order, sequence, key=_serial)
+        else:
+            order.append(sequence)
+        if len(order) > 2 * self.count + 64:
+            self._order = [member for member in order if member.is_decoding]
+
+    def _enter(self, sequence: Sequence) -> None:
+        completion = sequence.completion
         bucket = self._buckets.get(completion)
         if bucket is None:
             self._buckets[completion] = [sequence]
             heappush(self._completions, completion)
         else:
             bucket.append(sequence)
-        order = self._order
-        order.append(sequence)
-        if len(order) > 2 * self.count + 64:
-            self._order = [member for member in order if member.is_decoding]
 
     def _leave(self, sequence: Sequence) -> None:
         computed = sequence.offset + self.iteration
@@ -73,23 +96,36 @@ class Cohort:
     def remove(self, sequence: Sequence) -> None:
         """Take out a sequence before its end (preemption) and bring its counters up to date."""
         self._buckets[sequence.completion].remove(sequence)
+        self._order.remove(sequence)  # it may come back
         self._leave(sequence)
 
+    def hold(self, sequence: Sequence) -> None:
+        """Let a member sit out the iteration that is planned: as if it had joined one iteration later."""
+        self._buckets[sequence.completion].remove(sequence)
+        residue = -sequence.offset % self.block_tokens
+        for at, change in ((residue, -1), ((residue + 1) % self.block_tokens, 1)):
+            self._demand[at] += change
+            self._demand[at + self.block_tokens] += change
+        sequence.offset -= 1
+        self.context -= 1
+        sequence.completion += 1
+        self._enter(sequence)
+
     def newest(self) -> Sequence:
-        """Return the member that joined last."""
+        """Return the member that was admitted last."""
         order = self._order
         while not order[-1].is_decoding:
             order.pop()
         return order[-1]
 
     def members(self) -> list[Sequence]:
-        """Return the members in the order in which they joined."""
+        """Return the members in the order in which they were admitted."""
         self._order = [member for member in self._order if member.is_decoding]
         return self._order
 
     def computed(self, sequence: Sequence) -> int:
-        """Return how many tokens of a member are computed by now."""
-        return sequence.offset + self.iteration
+        """Return how many tokens of a member are computed when what is planned has run."""
+        return sequence.offset + self.iteration + self.ahead
 
     def next_completion(self) -> int:
         """Return how many iterations the member nearest to its end still needs; the cohort must not be empty."""
@@ -121,13 +157,16 @@ class Cohort:
         return low
 
     def advance(self, iterations: int) -> list[Sequence]:
-        """Run `iterations` iterations and return those that are done with the last one, in the order they joined."""
+        """Run `iterations` iterations and return those that are done with the last one, in the order of admission."""
+        self.ahead = 0
         self.iteration += iterations
         self.context += self.count * iterations
         completions = self._completions
         if not completions or completions[0] > self.iteration:
             return []
         finished = self._buckets.pop(heappop(completions))
+        if len(finished) > 1:
+            finished.sort(key=_serial)
         for sequence in finished:
             self._leave(sequence)
         return finished

@@ -27,8 +27,15 @@ class BlockPool:
         """Return how many leading blocks of the sequence are cached, and how many of those lie idle (count as free)."""
         return 0, 0
 
-    def admit(self, sequence: Sequence, blocks: int) -> None:
-        """Give a waiting sequence its first `blocks` blocks; call `match` just before."""
+    def admit(self, sequence: Sequence, blocks: int, computed: int) -> None:
+        """Give a waiting sequence its first `blocks` blocks, of which it will fill those of `computed` tokens now.
+
+        Call `match` just before.
+        """
+        self.free -= blocks
+
+    def extend(self, sequence: Sequence, blocks: int, computed: int) -> None:
+        """Give a sequence in the middle of its prompt `blocks` more blocks; it will have `computed` tokens computed."""
         self.free -= blocks
 
     def take(self, blocks: int) -> None:
@@ -37,7 +44,7 @@ class BlockPool:
 
     def release(self, sequence: Sequence, *, keep: bool) -> None:
         """Take back the blocks of a sequence; `keep` says that it will come back (preemption)."""
-        self.free += -(-sequence.computed // self.block_tokens)
+        self.free += -(-max(sequence.computed, sequence.allocated) // self.block_tokens)
 
     def is_written(self, sequence: Sequence) -> bool:
         """Whether a decoding sequence is writing content that this waiting one could reuse."""

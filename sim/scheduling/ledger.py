@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Protocol
 
 from sim.scheduling.batch import Limits, Refusal
@@ -22,15 +23,18 @@ class Policy(Protocol):
 class Ledger:
     """What waits, what runs, and the iteration being put together.
 
-    Policies call `admit`, `decode_all` and `ignore`; the engine calls `begin` before and `complete` after.
+    Policies call `admit`, `extend`, `decode_all`, `decode_or_preempt`, `decode_only`, `preempt` and `ignore`; the
+    engine calls `begin` before and `complete` after.
 
     Attributes
     ----------
     waiting : sequences in order of service; a preempted one returns to the front.
+    partial : sequences whose prompt is computed in part, in order of admission.
     cohort : sequences that decode.
-    prompts : sequences whose prompt is computed in this iteration, in the order admitted.
-    decodes : whether the cohort decodes in this iteration.
-    new_tokens, cached_context, pairs : of this iteration's prompts: tokens to compute, tokens found in the cache, and
+    chunks : (sequence, tokens) of the prompts in this iteration, in the order planned.
+    decodes, context : how many of the cohort decode in this iteration, and the sum of their computed tokens.
+    held : those of the cohort that sit this iteration out.
+    new_tokens, cached_context, pairs : of this iteration's chunks: tokens to compute, tokens computed before, and
         causal pairs of query and key.
     preempted, ignored : sequences put back or given up while this iteration was planned.
     refusal : why the head of the queue was refused, `Refusal.NONE` if it was not.
@@ -38,21 +42,25 @@ class Ledger:
     """
 
     __slots__ = (
+        "_admissions",
         "_longest",
         "_most_prompt_tokens",
         "_most_tokens",
         "_taken",
         "cached_context",
+        "chunks",
         "cohort",
+        "context",
         "decodes",
         "guaranteed",
+        "held",
         "ignored",
         "limits",
         "new_tokens",
         "pairs",
+        "partial",
         "pool",
         "preempted",
-        "prompts",
         "refusal",
         "waiting",
     )
@@ -67,18 +75,22 @@ class Ledger:
             else BlockPool(limits.blocks, limits.block_tokens)
         )
         self.waiting: deque[Sequence] = deque()
+        self.partial: list[Sequence] = []
         self.guaranteed = 0
+        self._admissions = 0
         self._most_prompt_tokens = min(limits.tokens, limits.context)
         self._most_tokens = (limits.blocks - limits.watermark_blocks) * limits.block_tokens
         self.begin()
 
     def begin(self) -> None:
         """Forget the last iteration."""
-        self.prompts: list[Sequence] = []
+        self.chunks: list[tuple[Sequence, int]] = []
         self.preempted: list[Sequence] = []
         self.ignored: list[Sequence] = []
-        self.decodes = False
-        self.new_tokens = self.cached_context = self.pairs = self._longest = self._taken = 0
+        self.held: list[Sequence] = []
+        self.decodes = self.context = self.new_tokens = self.cached_context = self.pairs = self._longest = (
+            self._taken
+        ) = 0
         self.refusal = Refusal.NONE
 
     # What a policy asks.
@@ -86,57 +98,105 @@ class Ledger:
     @property
     def is_empty(self) -> bool:
         """Whether nothing has been planned or decided for this iteration."""
-        return not (self.prompts or self.decodes or self.ignored)
+        return not (self.chunks or self.decodes or self.ignored)
+
+    @property
+    def running(self) -> int:
+        """Sequences that hold a seat."""
+        return self.cohort.count + len(self.partial)
+
+    @property
+    def tokens_left(self) -> int:
+        """New tokens that the iteration being planned has room for."""
+        return self.limits.tokens - self.new_tokens - self.decodes
 
     def can_ever_run(self, sequence: Sequence, guaranteed_tokens: int = 0) -> bool:
-        """Whether the sequence would fit an empty machine."""
+        """Whether the sequence would fit an empty machine, its prompt in one iteration."""
         tokens = sequence.prompt + sequence.generated
         return tokens <= self._most_prompt_tokens and max(tokens, guaranteed_tokens) <= self._most_tokens
 
-    def admit(self, sequence: Sequence, guaranteed_tokens: int = 0) -> bool:
-        """Plan the whole prompt of the head of the queue, or say no (see `refusal`).
+    def admit(
+        self,
+        sequence: Sequence,
+        *,
+        chunk: int | None = None,
+        guaranteed_tokens: int = 0,
+        whole: bool = True,
+        watermark_blocks: int = 0,
+    ) -> bool:
+        """Plan the prompt of a waiting sequence, or its first chunk, or say no (see `refusal`).
 
-        `guaranteed_tokens` is the length up to which blocks are promised, so that the sequence is never preempted.
+        Parameters
+        ----------
+        chunk : most tokens of the prompt to compute now; None for all or nothing.
+        guaranteed_tokens : length up to which blocks are promised, so that the sequence is never preempted.
+        whole : whether blocks for the whole prompt must be free; if they must, they are also taken now.
+        watermark_blocks : blocks that must stay free.
         """
         limits, pool = self.limits, self.pool
-        prompts = self.prompts
-        seats = self.cohort.count + len(prompts)
-        if seats >= limits.sequences:
+        if self.cohort.count + len(self.partial) >= limits.sequences:
             self.refusal = Refusal.SEATS
             return False
         tokens = sequence.prompt + sequence.generated
         block_tokens = limits.block_tokens
-        blocks = -(-tokens // block_tokens)
-        promise = -(-guaranteed_tokens // block_tokens) - blocks if guaranteed_tokens > tokens else 0
         hit, idle = pool.match(sequence)
-        if blocks - hit + idle + promise + limits.watermark_blocks > pool.free - self.guaranteed:
-            self.refusal = Refusal.BLOCKS
-            return False
         cached = hit * block_tokens
         new = tokens - cached
+        if chunk is not None and new > chunk:
+            new = chunk
+        allocated = tokens if whole else cached + new
+        blocks = -(-allocated // block_tokens)
+        promise = -(-guaranteed_tokens // block_tokens) - blocks if guaranteed_tokens > allocated else 0
+        if blocks - hit + idle + promise + watermark_blocks > pool.free - self.guaranteed:
+            self.refusal = Refusal.BLOCKS
+            return False
         if not self._fits_budget(tokens, new):
             self.refusal = Refusal.TOKENS
             return False
-        self.waiting.popleft()
-        pool.admit(sequence, blocks)
+        if self.waiting[0] is sequence:
+            self.waiting.popleft()
+        else:
+            self.waiting.remove(sequence)
+        pool.admit(sequence, blocks, cached + new)
         self.guaranteed += promise
         sequence.guaranteed_blocks = blocks + promise if guaranteed_tokens else 0
+        sequence.allocated = allocated
+        sequence.computed = cached
+        sequence.serial = self._admissions = self._admissions + 1
         if not sequence.preemptions:
             sequence.cached_tokens = cached
-        prompts.append(sequence)
-        self.new_tokens += new
-        self.cached_context += cached
-        self.pairs += new * cached + new * (new + 1) // 2
+        self.partial.append(sequence)
+        self._plan_chunk(sequence, cached, new)
         return True
+
+    def extend(self, sequence: Sequence, chunk: int) -> bool:
+        """Plan the next `chunk` tokens of a prompt that has been computed in part; False if blocks are missing."""
+        computed = sequence.computed
+        after = computed + chunk
+        blocks = 0
+        if after > sequence.allocated:
+            block_tokens = self.limits.block_tokens
+            blocks = -(-after // block_tokens) + (-sequence.allocated // block_tokens)
+            if blocks > self.pool.free - self.guaranteed:
+                return False
+            sequence.allocated = after
+        self.pool.extend(sequence, blocks, after)
+        self._plan_chunk(sequence, computed, chunk)
+        return True
+
+    def _plan_chunk(self, sequence: Sequence, computed: int, chunk: int) -> None:
+        self.chunks.append((sequence, chunk))
+        self.new_tokens += chunk
+        self.cached_context += computed
+        self.pairs += chunk * computed + chunk * (chunk + 1) // 2
 
     def _fits_budget(self, tokens: int, new: int) -> bool:
         limits = self.limits
         if limits.paddings is None:
-            decodes = self.cohort.count if self.decodes else 0
-            return self.new_tokens + decodes + new <= limits.tokens
+            return 0 < new <= limits.tokens - self.new_tokens - self.decodes
         # A rectangular batch is charged at its longest prompt, whatever part of it is cached.
         longest = max(self._longest, tokens)
-        rectangle = longest * (len(self.prompts) + 1)
+        rectangle = longest * (len(self.chunks) + 1)
         packed = self.new_tokens + self.cached_context + tokens
         fits = rectangle <= limits.tokens and rectangle - packed <= limits.paddings
         if fits:
@@ -151,7 +211,7 @@ class Ledger:
     def decode_all(self) -> None:
         """Plan one token for every decoding sequence; their blocks must have been promised at admission."""
         if self.cohort.count:
-            self._decode(self.cohort.demand(1))
+            self._decode(self.cohort.count, self.cohort.demand(1))
 
     def decode_or_preempt(self) -> None:
         """Plan one token for every decoding sequence, preempting the newest until the blocks suffice.
@@ -164,22 +224,39 @@ class Ledger:
             newest = cohort.newest()
             blocks = cohort.demand(1)
             if blocks - (cohort.computed(newest) % cohort.block_tokens == 0) < pool.free:
-                self._decode(blocks)
+                self._decode(cohort.count, blocks)
                 return
-            self._preempt(newest)
+            self.preempt(newest)
 
-    def _decode(self, blocks: int) -> None:
-        self.decodes = True
+    def decode_only(self, blocks: int, held: Iterable[Sequence]) -> None:
+        """Plan one token for every decoding sequence but those `held` back; the others need `blocks` new blocks."""
+        cohort = self.cohort
+        self.held = list(held)
+        computed = sum(cohort.computed(sequence) for sequence in self.held)
+        for sequence in self.held:
+            cohort.hold(sequence)
+        if len(self.held) < cohort.count:
+            self._decode(cohort.count - len(self.held), blocks)
+            self.context += len(self.held) - computed
+
+    def _decode(self, count: int, blocks: int) -> None:
+        self.decodes = count
+        self.context = self.cohort.context
+        self.cohort.ahead = 1
         self._taken = blocks
         self.pool.take(blocks)
         if self.guaranteed:
             self.guaranteed -= blocks
 
-    def _preempt(self, sequence: Sequence) -> None:
-        self.cohort.remove(sequence)
+    def preempt(self, sequence: Sequence) -> None:
+        """Take a running sequence's blocks and put it back in front of the queue, to be computed anew."""
+        if sequence.is_decoding:
+            self.cohort.remove(sequence)
+        else:
+            self.partial.remove(sequence)
         sequence.preemptions += 1
         self._give_back(sequence, keep=True)
-        sequence.computed = 0
+        sequence.computed = sequence.allocated = 0
         self.waiting.appendleft(sequence)
         self.preempted.append(sequence)
 
@@ -188,9 +265,11 @@ class Ledger:
     def quiet_iterations(self) -> int:
         """Return for how many decode iterations, this one included, no decision can change (arrivals aside)."""
         cohort = self.cohort
+        if self.preempted or self.held:
+            return 1
+        if self.refusal and self.pool.is_written(self.waiting[0]):
+            return 1  # content being written may let the head of the queue in
         most = cohort.next_completion()
-        if self.preempted or (self.refusal and self.pool.is_written(self.waiting[0])):
-            return 1  # the blocks just freed, or content being written, may let the head of the queue in
         if self.guaranteed or most == 1:
             return most
         return max(1, cohort.covered(self.pool.free + self._taken - 1, most))
@@ -208,17 +287,25 @@ class Ledger:
             self._give_back(sequence, keep=False)
         return finished
 
-    def complete_prompt(self, sequence: Sequence) -> bool:
-        """Note that a prompt is computed and its first (or next) token is out; return whether that was the last."""
-        sequence.computed = sequence.prompt + sequence.generated
+    def complete_chunk(self, sequence: Sequence, chunk: int) -> bool:
+        """Note that a chunk is computed; return whether it was the last, so that a token is out."""
+        sequence.computed += chunk
+        if sequence.computed < sequence.prompt + sequence.generated:
+            return False
+        self.partial.remove(sequence)
         sequence.generated += 1
+        return True
+
+    def go_on(self, sequence: Sequence) -> bool:
+        """Let a sequence whose prompt is done decode; return False, and take its blocks, if its reply is complete."""
         if sequence.generated < sequence.target:
             self.cohort.join(sequence)
-            return False
+            return True
         self._give_back(sequence, keep=False)
-        return True
+        return False
 
     def _give_back(self, sequence: Sequence, *, keep: bool) -> None:
         if sequence.guaranteed_blocks:
-            self.guaranteed -= sequence.guaranteed_blocks - self.limits.blocks_for(sequence.computed)
+            held = max(sequence.computed, sequence.allocated)
+            self.guaranteed -= sequence.guaranteed_blocks - self.limits.blocks_for(held)
         self.pool.release(sequence, keep=keep)

@@ -98,8 +98,11 @@ class PrefixCache:
                 break
         return position, idle
 
-    def admit(self, sequence: Sequence, blocks: int) -> None:
-        """Give a waiting sequence its first `blocks` blocks, cached ones first; call `match` just before."""
+    def admit(self, sequence: Sequence, blocks: int, computed: int) -> None:
+        """Give a waiting sequence its first `blocks` blocks, cached ones first; call `match` just before.
+
+        Those that are full when `computed` tokens are computed, that is after this iteration, can be found at once.
+        """
         hit = 0
         held = sequence.held
         for extent, end in self._matched:
@@ -108,12 +111,17 @@ class PrefixCache:
         self._matched = []
         self.take(blocks - hit)
         sequence.registered = hit
-        self._register(sequence, (sequence.prompt + sequence.generated) // self.block_tokens)
+        self._register(sequence, computed // self.block_tokens)
         path = sequence.path
         if path and path[-1].last > sequence.registered:
             for run in path:
                 if run.last > sequence.registered:
                     run.writers.append(sequence)
+
+    def extend(self, sequence: Sequence, blocks: int, computed: int) -> None:
+        """Give a sequence in the middle of its prompt `blocks` more blocks; it will have `computed` tokens computed."""
+        self.take(blocks)
+        self._register(sequence, computed // self.block_tokens)
 
     def take(self, blocks: int) -> None:
         """Take free blocks, unhashed ones first, then cached ones that have been idle longest, tails first."""
@@ -145,7 +153,7 @@ class PrefixCache:
             if run.writers and sequence in run.writers:
                 run.writers.remove(sequence)
         self._register(sequence, full)
-        partial = -(-computed // self.block_tokens) - full
+        partial = -(-max(computed, sequence.allocated) // self.block_tokens) - full
         self._unhashed += partial
         self.free += partial
         if full > sequence.registered:

@@ -21,6 +21,8 @@ class Sequence:
     prompt, target : prompt tokens, and reply tokens that will really come (the scheduler must not look at `target`).
     longest_reply : tokens the client declared as the most it accepts; what a scheduler may reserve.
     generated, computed : reply tokens so far, and tokens whose keys and values are stored.
+    allocated : tokens for which blocks were taken before they are computed (a prompt admitted as a whole).
+    serial : place in the order of admission.
     offset : computed tokens minus the cohort's iteration count.
     completion : cohort iteration after which the last token is out.
     guaranteed_blocks : KV blocks promised at admission, 0 without a promise.
@@ -31,6 +33,7 @@ class Sequence:
     """
 
     __slots__ = (
+        "allocated",
         "arrival",
         "cached_tokens",
         "completion",
@@ -48,6 +51,7 @@ class Sequence:
         "preemptions",
         "prompt",
         "registered",
+        "serial",
         "target",
     )
 
@@ -69,6 +73,8 @@ class Sequence:
         self.path = path
         self.generated = 0
         self.computed = 0
+        self.allocated = 0
+        self.serial = 0
         self.offset = 0
         self.completion = 0
         self.guaranteed_blocks = 0

@@ -64,7 +64,7 @@ def test_tokens_are_conserved(trace, bounds, policy, clock, cache):
         return  # a reply that was given up has emitted an unknown part of its tokens
     served = outcome.outcome == FINISHED
     log = outcome.iterations
-    emitted = (log.decodes * log.iterations).sum() + log.prompts.sum()
+    emitted = (log.decodes * log.iterations).sum() + log.samples.sum()
     assert emitted == trace.output_tokens[served].sum()
     values, counts = outcome.iterations.inter_token_gaps()
     assert counts.sum() == (trace.output_tokens[served] - 1).sum()
@@ -113,7 +113,7 @@ def test_doubling_all_ticks_doubles_all_results(trace, bounds, policy, clock, ca
         samples_ticks=[2 * t for t in clock.samples_ticks],
         decode_ticks=2 * clock.decode_ticks,
         context_ticks=2 * clock.context_ticks,
-        prompt_ticks=lambda pairs, cached: 2 * clock.prompt_ticks(pairs, cached),
+        prompt_ticks=lambda *chunks: 2 * clock.prompt_ticks(*chunks),
     )
     later = replace(trace, arrival_seconds=2 * trace.arrival_seconds, think_seconds=2 * trace.think_seconds)
     twice = replay(later, bounds, policy, slower, prefix_cache=cache)

@@ -19,23 +19,24 @@ def watched(policy, ledgers):
         bounds, cohort, pool = ledger.limits, ledger.cohort, ledger.pool
         policy(ledger)
         ledgers.append(ledger)
-        decodes = cohort.count if ledger.decodes else 0
-        assert cohort.count + len(ledger.prompts) <= bounds.sequences
+        decodes, chunks = ledger.decodes, ledger.chunks
+        assert ledger.running <= bounds.sequences
         assert 0 <= pool.free <= pool.total == bounds.blocks
         assert 0 <= ledger.guaranteed <= pool.free
-        assert ledger.new_tokens + ledger.cached_context == sum(s.tokens for s in ledger.prompts)
-        if ledger.prompts:
+        assert ledger.new_tokens == sum(chunk for _, chunk in chunks)
+        assert ledger.cached_context == sum(s.computed for s, _ in chunks)
+        assert decodes == (cohort.count - len(ledger.held) if decodes else 0)
+        if chunks:
             assert ledger.new_tokens + decodes <= bounds.tokens
             if bounds.paddings is not None:
-                longest = max(s.tokens for s in ledger.prompts)
-                assert longest * len(ledger.prompts) <= bounds.tokens or decodes
+                longest = max(s.tokens for s, _ in chunks)
+                assert longest * len(chunks) <= bounds.tokens or decodes
         used = sum(bounds.blocks_for(cohort.computed(s)) for s in cohort.members())
-        used += sum(bounds.blocks_for(s.tokens) for s in ledger.prompts)
-        used += cohort.demand(1) if ledger.decodes else 0
+        used += sum(bounds.blocks_for(s.allocated) for s in ledger.partial)
         assert pool.total - pool.free <= used, "blocks are held that nobody uses"
         if not _shares(ledger):
             assert pool.total - pool.free == used
-        running = {s.index for s in cohort.members()} | {s.index for s in ledger.prompts}
+        running = {s.index for s in cohort.members()} | {s.index for s in ledger.partial}
         waiting = [s.index for s in ledger.waiting]
         assert not running & set(waiting), "somebody both runs and waits"
         assert len(set(waiting)) == len(waiting)
@@ -46,7 +47,7 @@ def watched(policy, ledgers):
 
 
 def _shares(ledger: Ledger) -> bool:
-    return any(s.path for s in (*ledger.prompts, *ledger.cohort.members()))
+    return any(s.path for s in (*ledger.partial, *ledger.cohort.members()))
 
 
 @given(

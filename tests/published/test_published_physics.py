@@ -112,7 +112,7 @@ def attention_error(table: pd.DataFrame, hardware: str, kv_bytes: float) -> floa
         if (rows["phase"] == "decode").all():
             seconds = model.decode_attention_seconds(batch * length)
         else:
-            seconds = model.prefill_attention_seconds(batch * length * (length + 1) / 2, np.zeros(len(rows)))
+            seconds = model.prefill_attention_seconds(batch * length * (length + 1) / 2, 0.0, batch * length)
         predicted_us[rows.index] = 1e6 * seconds
     return median_error(predicted_us, table["us"])
 
@@ -174,7 +174,7 @@ def test_prefill_of_70b_on_a100(shared: Path, devices: int, tolerance: float) ->
     table = table[(table.tp == devices) & table.q_len.between(1024, 4096)]
     tokens = table["q_len"].to_numpy(dtype=float)
     model = IterationModel(load_model("llama-2-70b"), load_hardware("a100-sxm-80"), parallelism=Parallelism(devices))
-    milliseconds = 1e3 * model.seconds(Totals(tokens, np.ones_like(tokens), tokens * (tokens + 1) / 2))
+    milliseconds = 1e3 * model.seconds(Totals(tokens, np.ones_like(tokens), tokens, tokens * (tokens + 1) / 2))
     assert len(table) == 3
     slowdown = 1 - milliseconds / table["ms"].to_numpy()
     assert np.all((slowdown > 0) & (slowdown < tolerance))

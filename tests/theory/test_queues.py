@@ -18,7 +18,7 @@ ONE_SEAT = Limits(blocks=10_000, sequences=1, tokens=4096, context=4096)
 
 def microsecond_clock(per_iteration: int, per_token: int) -> IterationClock:
     tokens = range(0, per_token * MICROSECOND * 5000, per_token * MICROSECOND) if per_token else [0] * 5000
-    return IterationClock(per_iteration * MICROSECOND, tokens, [0] * 5000, 0, 0, lambda pairs, cached: 0)
+    return IterationClock(per_iteration * MICROSECOND, tokens, [0] * 5000, 0, 0, lambda *chunks: 0)
 
 
 def mean_waits(policy: str, load: float, prompts: np.ndarray, clock: IterationClock, service: np.ndarray) -> np.ndarray:

@@ -18,5 +18,5 @@ def inflight_batching(ledger: Ledger) -> None:
         longest = head.prompt + head.longest_reply
         if not ledger.can_ever_run(head, longest):
             ledger.ignore(head)
-        elif not ledger.admit(head, longest):
+        elif not ledger.admit(head, guaranteed_tokens=longest):
             break

@@ -16,7 +16,7 @@ def prefill_first(ledger: Ledger) -> None:
         head = ledger.waiting[0]
         if not ledger.can_ever_run(head):
             ledger.ignore(head)
-        elif not ledger.admit(head):
+        elif not ledger.admit(head, watermark_blocks=ledger.limits.watermark_blocks):
             break
     if ledger.is_empty:
         ledger.decode_or_preempt()

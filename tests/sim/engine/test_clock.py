@@ -36,6 +36,7 @@ def test_the_clock_is_the_cost_model_rounded_up_to_ticks(case, chunks, contexts)
     totals = Totals(
         tokens=new + len(contexts),
         samples=len(chunks) + len(contexts),
+        prefill_tokens=new,
         prefill_pairs=pairs,
         prefill_kv_tokens=cached if chunks else 0,
         decode_sequences=len(contexts),

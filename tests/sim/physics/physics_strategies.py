@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from hypothesis import strategies as st
 
@@ -55,8 +55,18 @@ CHIPS = (
 )
 
 
+SMOOTH = replace(
+    generic(),
+    level="calibrated: nothing",
+    **{
+        field.name: replace(getattr(generic(), field.name), sharpness=sharpness)
+        for field, sharpness in zip(fields(Efficiency)[1:-1], (1.0, 1.3, 1.7, 2.0, 2.5, 3.0), strict=True)
+    },
+)
+
+
 def efficiencies() -> st.SearchStrategy[Efficiency]:
-    return st.sampled_from((generic(), datasheet()))
+    return st.sampled_from((generic(), datasheet(), SMOOTH))
 
 
 @st.composite
@@ -81,6 +91,7 @@ def iterations(draw: st.DrawFn) -> Totals:
     return Totals(
         tokens=float(len(contexts) + sum(chunk for chunk, _ in chunks)),
         samples=float(len(contexts) + len(chunks)),
+        prefill_tokens=float(sum(chunk for chunk, _ in chunks)),
         prefill_pairs=float(sum(chunk * cached + chunk * (chunk + 1) // 2 for chunk, cached in chunks)),
         prefill_kv_tokens=float(sum(cached for _, cached in chunks)),
         decode_sequences=float(len(contexts)),

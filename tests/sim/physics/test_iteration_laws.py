@@ -112,7 +112,9 @@ def test_scalar_equals_array(model: IterationModel, rows: list[Totals]) -> None:
 def test_an_iteration_is_the_sum_of_its_parts(model: IterationModel, totals: Totals) -> None:
     parts = model.token_seconds(totals.tokens) + model.head_seconds(totals.samples)
     parts = parts + model.decode_attention_seconds(totals.decode_kv_tokens)
-    parts = parts + model.prefill_attention_seconds(totals.prefill_pairs, totals.prefill_kv_tokens)
+    parts = parts + model.prefill_attention_seconds(
+        totals.prefill_pairs, totals.prefill_kv_tokens, totals.prefill_tokens
+    )
     assert model.seconds(totals) == parts + model.host_seconds
 
 
@@ -175,9 +177,9 @@ def test_more_devices_never_read_more_weight_bytes_each(shape: Transformer, prec
 
 def test_a_mixed_iteration_reads_the_weights_once() -> None:
     model = IterationModel(DENSE, CHIP, efficiency=datasheet(), host_seconds=0.0)
-    prefill = Totals(16, 1, prefill_pairs=16 * 17 / 2)
+    prefill = Totals(16, 1, prefill_tokens=16, prefill_pairs=16 * 17 / 2)
     decode = Totals(8, 8, decode_sequences=8, decode_kv_tokens=8000)
-    mixed = Totals(24, 9, 16 * 17 / 2, 0, 8, 8000)
+    mixed = Totals(24, 9, 16, 16 * 17 / 2, 0, 8, 8000)
     weights = sum(matrix.parameters for matrix in matrices(DENSE, Parallelism())) * 2
     weights += DENSE.embedding_parameters * 2
     saved = model.seconds(prefill) + model.seconds(decode) - model.seconds(mixed)
@@ -256,14 +258,14 @@ def test_a_second_token_reads_the_experts_it_meets_first() -> None:
 def test_a_long_prompt_is_bound_by_its_pairs() -> None:
     model = IterationModel(DENSE, CHIP, efficiency=datasheet())
     flops = DENSE.layers * 4 * DENSE.query_heads * DENSE.head * 10**9
-    assert model.prefill_attention_seconds(10**9, 0) == pytest.approx(flops / 300e12)
+    assert model.prefill_attention_seconds(10**9, 0, 10**5) == pytest.approx(flops / 300e12)
 
 
 def test_cached_tokens_before_a_chunk_are_read() -> None:
     model = IterationModel(DENSE, CHIP, efficiency=datasheet())
     kv_seconds = 10_000 * DENSE.kv_bytes_per_token() / CHIP.memory.bandwidth_bytes_per_second
-    assert model.prefill_attention_seconds(1, 10_000) == pytest.approx(kv_seconds)
-    assert model.prefill_attention_seconds(0, 10_000) == 0
+    assert model.prefill_attention_seconds(1, 10_000, 0) == pytest.approx(kv_seconds)
+    assert model.prefill_attention_seconds(0, 10_000, 0) == 0
 
 
 def test_latent_attention_can_be_bound_by_arithmetic() -> None:

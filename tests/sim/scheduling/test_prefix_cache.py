@@ -136,7 +136,7 @@ class TwoCaches(RuleBasedStateMachine):
             return
         self.waiting.remove(sequence)
         self.plain.admit(sequence.index, sequence.tokens, found)
-        self.cache.admit(sequence, blocks)
+        self.cache.admit(sequence, blocks, sequence.tokens)
         sequence.computed = sequence.tokens
         sequence.generated += 1
         if sequence.generated < sequence.target:
