@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import isqrt
+from operator import attrgetter
 
 from simpy import Environment, Event
 from simpy.events import EventPriority
@@ -47,6 +48,7 @@ class Engine:
     ----------
     started : called with a sequence and the time [ticks] when its first token is out.
     ended : called with a sequence, the time [ticks], and whether it was served, when it leaves for good.
+    observe : called with the ledger and the time [ticks] after every decision, for those who want to look.
     coast : False to plan a single iteration at a time.
     """
 
@@ -59,6 +61,7 @@ class Engine:
         *,
         started: Callable[[Sequence, int], None],
         ended: Callable[[Sequence, int, bool], None],
+        observe: Callable[[Ledger, int], None] | None = None,
         coast: bool = True,
     ) -> None:
         """Start idle."""
@@ -69,6 +72,7 @@ class Engine:
         self.log = Log()
         self._started = started
         self._ended = ended
+        self._observe = observe
         self._coast = coast
         samples = clock.samples_ticks
         self._decode_ticks = [
@@ -119,37 +123,46 @@ class Engine:
 
     def _finish(self) -> None:
         """Carry out what has just run."""
-        ledger, now = self.ledger, int(self.env.now)
-        row = self._row
+        ledger, now, row = self.ledger, int(self.env.now), self._row
+        finished: list[Sequence] = []
         if ledger.decodes:
-            for sequence in ledger.complete(self._planned):
-                self._ended(sequence, now, True)
+            finished = ledger.complete(self._planned)
             self._last_decode_row, self._last_decode_end = row, now
         if ledger.chunks:
+            decoding = len(finished)
             joined = 0
             for sequence, chunk in ledger.chunks:
-                if ledger.complete_chunk(sequence, chunk):
-                    joined += self._emit(sequence, now, row)
+                if not ledger.complete_chunk(sequence, chunk):
+                    continue
+                self._emit(sequence, now)
+                if sequence.generated < sequence.target:
+                    ledger.cohort.join(sequence)
+                    sequence.joined_row = row
+                    joined += 1
+                else:
+                    finished.append(sequence)
             self.log.short[_JOINED] = joined
+            if decoding < len(finished) > 1:
+                finished.sort(key=attrgetter("serial"))
+        for sequence in finished:
+            ledger.retire(sequence)
+            self._ended(sequence, now, True)
         self._planned = 0
 
-    def _emit(self, sequence: Sequence, now: int, row: int) -> bool:
-        """Note the token that follows a prompt; return whether the sequence goes on to decode."""
+    def _emit(self, sequence: Sequence, now: int) -> None:
+        """Note the token that follows a prompt, or what was computed anew."""
         if sequence.generated == 1:
             self._started(sequence, now)
         else:
             self.log.gaps.append(now - sequence.last_emission)
-        if self.ledger.go_on(sequence):
-            sequence.joined_row = row
-            return True
-        self._ended(sequence, now, True)
-        return False
 
     def _plan(self) -> bool:
         """Ask the policy and start what it wants; return False if it has to be asked again at once."""
         ledger = self.ledger
         ledger.begin()
         self.policy(ledger)
+        if self._observe is not None:
+            self._observe(ledger, int(self.env.now))
         for sequence in ledger.preempted:
             self._note_pause(sequence)
         for sequence in ledger.ignored:

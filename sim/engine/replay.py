@@ -95,7 +95,7 @@ class _Replica:
         self._deepest: npt.NDArray[np.int64] | None = None
         if prefix_cache and trace.segments is not None:
             tree = content_tree(trace, limits.block_tokens)
-            self._paths, self._deepest = _paths(tree), tree.deepest
+            self._paths, self._deepest = content_paths(tree), tree.deepest
         self._followers: dict[int, list[int]] = {}
         if trace.previous is not None:
             for request in np.flatnonzero(trace.previous >= 0).tolist():
@@ -190,7 +190,7 @@ class _Replica:
         )
 
 
-def _paths(tree: ContentTree) -> list[tuple[Run, ...]]:
+def content_paths(tree: ContentTree) -> list[tuple[Run, ...]]:
     """Return for each run the runs from the root to it."""
     paths: list[tuple[Run, ...]] = []
     for first, last, parent in zip(tree.first.tolist(), tree.last.tolist(), tree.parent.tolist(), strict=True):

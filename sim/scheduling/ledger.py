@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from operator import attrgetter
 from typing import Protocol
 
 from sim.scheduling.batch import Limits, Refusal
@@ -23,8 +24,8 @@ class Policy(Protocol):
 class Ledger:
     """What waits, what runs, and the iteration being put together.
 
-    Policies call `admit`, `extend`, `decode_all`, `decode_or_preempt`, `decode_only`, `preempt` and `ignore`; the
-    engine calls `begin` before and `complete` after.
+    Policies call `admit`, `extend`, one of the ways to decode, `preempt` and `ignore`; the engine calls `begin` before
+    and the `complete` methods after.
 
     Attributes
     ----------
@@ -65,12 +66,12 @@ class Ledger:
         "waiting",
     )
 
-    def __init__(self, limits: Limits, *, prefix_cache: bool = False) -> None:
-        """Start with empty queues and a free pool."""
+    def __init__(self, limits: Limits, *, prefix_cache: bool = False, unhashed_blocks_first: bool = True) -> None:
+        """Start with empty queues and a free pool; see `PrefixCache` for `unhashed_blocks_first`."""
         self.limits = limits
         self.cohort = Cohort(limits.block_tokens)
         self.pool: BlockPool | PrefixCache = (
-            PrefixCache(limits.blocks, limits.block_tokens, self.cohort)
+            PrefixCache(limits.blocks, limits.block_tokens, self.cohort, unhashed_first=unhashed_blocks_first)
             if prefix_cache
             else BlockPool(limits.blocks, limits.block_tokens)
         )
@@ -105,10 +106,21 @@ class Ledger:
         """Sequences that hold a seat."""
         return self.cohort.count + len(self.partial)
 
+    def in_order(self) -> list[Sequence]:
+        """Return all running sequences in the order of admission."""
+        if not self.partial:
+            return list(self.cohort.members())
+        return sorted((*self.cohort.members(), *self.partial), key=attrgetter("serial"))
+
     @property
     def tokens_left(self) -> int:
         """New tokens that the iteration being planned has room for."""
         return self.limits.tokens - self.new_tokens - self.decodes
+
+    @property
+    def is_over_budget(self) -> bool:
+        """Whether the last refusal was for the tokens of this iteration."""
+        return self.refusal == Refusal.TOKENS
 
     def can_ever_run(self, sequence: Sequence, guaranteed_tokens: int = 0) -> bool:
         """Whether the sequence would fit an empty machine, its prompt in one iteration."""
@@ -122,6 +134,7 @@ class Ledger:
         chunk: int | None = None,
         guaranteed_tokens: int = 0,
         whole: bool = True,
+        room_tokens: int = 0,
         watermark_blocks: int = 0,
     ) -> bool:
         """Plan the prompt of a waiting sequence, or its first chunk, or say no (see `refusal`).
@@ -130,7 +143,8 @@ class Ledger:
         ----------
         chunk : most tokens of the prompt to compute now; None for all or nothing.
         guaranteed_tokens : length up to which blocks are promised, so that the sequence is never preempted.
-        whole : whether blocks for the whole prompt must be free; if they must, they are also taken now.
+        whole : whether the blocks of the whole prompt are taken now, or only those of the chunk.
+        room_tokens : length up to which blocks must be free although they are not taken yet.
         watermark_blocks : blocks that must stay free.
         """
         limits, pool = self.limits, self.pool
@@ -147,7 +161,8 @@ class Ledger:
         allocated = tokens if whole else cached + new
         blocks = -(-allocated // block_tokens)
         promise = -(-guaranteed_tokens // block_tokens) - blocks if guaranteed_tokens > allocated else 0
-        if blocks - hit + idle + promise + watermark_blocks > pool.free - self.guaranteed:
+        room = max(blocks, -(-room_tokens // block_tokens)) if room_tokens else blocks
+        if room - hit + idle + promise + watermark_blocks > pool.free - self.guaranteed:
             self.refusal = Refusal.BLOCKS
             return False
         if not self._fits_budget(tokens, new):
@@ -198,7 +213,7 @@ class Ledger:
         longest = max(self._longest, tokens)
         rectangle = longest * (len(self.chunks) + 1)
         packed = self.new_tokens + self.cached_context + tokens
-        fits = rectangle <= limits.tokens and rectangle - packed <= limits.paddings
+        fits = rectangle + self.decodes <= limits.tokens and rectangle - packed <= limits.paddings
         if fits:
             self._longest = longest
         return fits
@@ -211,7 +226,7 @@ class Ledger:
     def decode_all(self) -> None:
         """Plan one token for every decoding sequence; their blocks must have been promised at admission."""
         if self.cohort.count:
-            self._decode(self.cohort.count, self.cohort.demand(1))
+            self._decode(self.cohort.demand(1))
 
     def decode_or_preempt(self) -> None:
         """Plan one token for every decoding sequence, preempting the newest until the blocks suffice.
@@ -224,23 +239,33 @@ class Ledger:
             newest = cohort.newest()
             blocks = cohort.demand(1)
             if blocks - (cohort.computed(newest) % cohort.block_tokens == 0) < pool.free:
-                self._decode(cohort.count, blocks)
+                self._decode(blocks)
                 return
             self.preempt(newest)
 
-    def decode_only(self, blocks: int, held: Iterable[Sequence]) -> None:
-        """Plan one token for every decoding sequence but those `held` back; the others need `blocks` new blocks."""
+    def decode(self, sequence: Sequence) -> bool:
+        """Take the block that one decoding sequence may need; False if there is none. End with `decode_only`."""
+        if self.cohort.computed(sequence) % self.limits.block_tokens == 0:
+            if self.pool.free <= self.guaranteed:
+                return False
+            self.pool.take(1)
+            self._taken += 1
+        return True
+
+    def decode_only(self, held: Iterable[Sequence]) -> None:
+        """Plan one token for every decoding sequence but those `held`, after `decode` has taken all blocks."""
         cohort = self.cohort
         self.held = list(held)
         computed = sum(cohort.computed(sequence) for sequence in self.held)
         for sequence in self.held:
             cohort.hold(sequence)
         if len(self.held) < cohort.count:
-            self._decode(cohort.count - len(self.held), blocks)
-            self.context += len(self.held) - computed
+            self.decodes = cohort.count - len(self.held)
+            self.context = cohort.context + len(self.held) - computed
+            cohort.ahead = 1
 
-    def _decode(self, count: int, blocks: int) -> None:
-        self.decodes = count
+    def _decode(self, blocks: int) -> None:
+        self.decodes = self.cohort.count
         self.context = self.cohort.context
         self.cohort.ahead = 1
         self._taken = blocks
@@ -275,17 +300,13 @@ class Ledger:
         return max(1, cohort.covered(self.pool.free + self._taken - 1, most))
 
     def complete(self, iterations: int) -> list[Sequence]:
-        """Carry out what was planned, `iterations` times, and return the decoding sequences that are done."""
-        cohort = self.cohort
+        """Carry out the decoding that was planned, `iterations` times, and return the sequences that are done."""
         if iterations > 1:
-            blocks = cohort.demand(iterations) - self._taken
+            blocks = self.cohort.demand(iterations) - self._taken
             self.pool.take(blocks)
             if self.guaranteed:
                 self.guaranteed -= blocks
-        finished = cohort.advance(iterations)
-        for sequence in finished:
-            self._give_back(sequence, keep=False)
-        return finished
+        return self.cohort.advance(iterations)
 
     def complete_chunk(self, sequence: Sequence, chunk: int) -> bool:
         """Note that a chunk is computed; return whether it was the last, so that a token is out."""
@@ -296,13 +317,9 @@ class Ledger:
         sequence.generated += 1
         return True
 
-    def go_on(self, sequence: Sequence) -> bool:
-        """Let a sequence whose prompt is done decode; return False, and take its blocks, if its reply is complete."""
-        if sequence.generated < sequence.target:
-            self.cohort.join(sequence)
-            return True
+    def retire(self, sequence: Sequence) -> None:
+        """Take back the blocks of a sequence whose reply is complete."""
         self._give_back(sequence, keep=False)
-        return False
 
     def _give_back(self, sequence: Sequence, *, keep: bool) -> None:
         if sequence.guaranteed_blocks:

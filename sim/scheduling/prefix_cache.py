@@ -61,15 +61,30 @@ class PrefixCache:
     evicted : cached blocks that were given up so far.
     """
 
-    __slots__ = ("_cohort", "_idle", "_matched", "_unhashed", "block_tokens", "evicted", "free", "total")
+    __slots__ = (
+        "_cohort",
+        "_idle",
+        "_matched",
+        "_unhashed",
+        "_unhashed_first",
+        "block_tokens",
+        "evicted",
+        "free",
+        "total",
+    )
 
-    def __init__(self, blocks: int, block_tokens: int, cohort: Cohort) -> None:
-        """Start empty; `cohort` tells how far decoding sequences have come."""
+    def __init__(self, blocks: int, block_tokens: int, cohort: Cohort, *, unhashed_first: bool = True) -> None:
+        """Start empty; `cohort` tells how far decoding sequences have come.
+
+        With `unhashed_first` a block that was freed before it was full is used again before any other, as in vLLM
+        0.33; without, it queues behind those freed earlier, as in 0.11.
+        """
         self.total = blocks
         self.free = blocks
         self.block_tokens = block_tokens
         self.evicted = 0
         self._unhashed = blocks
+        self._unhashed_first = unhashed_first
         self._idle: OrderedDict[Extent, None] = OrderedDict()
         self._cohort = cohort
         self._matched: list[tuple[Extent, int]] = []
@@ -154,8 +169,11 @@ class PrefixCache:
                 run.writers.remove(sequence)
         self._register(sequence, full)
         partial = -(-max(computed, sequence.allocated) // self.block_tokens) - full
-        self._unhashed += partial
-        self.free += partial
+        if partial and not self._unhashed_first:
+            self._set_idle(Extent(None, full, full + partial, 0))
+        else:
+            self._unhashed += partial
+            self.free += partial
         if full > sequence.registered:
             self._set_idle(Extent(None, sequence.registered, full, 0))
         for extent, end in reversed(sequence.held):

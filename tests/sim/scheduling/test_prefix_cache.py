@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sim.engine.content import content_tree
-from sim.engine.replay import _paths
+from sim.engine.replay import content_paths
 from sim.scheduling.cohort import Cohort
 from sim.scheduling.prefix_cache import PrefixCache
 from sim.scheduling.sequence import Sequence
@@ -112,7 +112,7 @@ class TwoCaches(RuleBasedStateMachine):
         self.cache = PrefixCache(blocks, block_tokens, self.cohort)
         self.plain = BlockByBlock(blocks, block_tokens, symbols(trace))
         tree = content_tree(trace, block_tokens)
-        paths = _paths(tree)
+        paths = content_paths(tree)
         self.paths = [paths[run] if run >= 0 else () for run in tree.deepest]
         self.waiting = [self.ask(index) for index in range(len(trace))]
         self.running: list[Sequence] = []

@@ -1,0 +1,108 @@
+"""Are our batches those of the real schedulers? Every recorded run, iteration for iteration."""
+
+from __future__ import annotations
+
+import json as json_format
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.recordings import SUBJECTS, Recording, Run, read, serve
+
+RECORDED = Path(__file__).parent.parent / "tests" / "golden"
+COMPARED = ("t_start", "scheduled", "emitted", "preempted", "finished")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How one scenario compares: identical, or where it first differs."""
+
+    oracle: str
+    scenario: str
+    evidence: str
+    identical: bool
+    difference: str = ""
+
+
+def compare(recording: Recording) -> Verdict:
+    """Serve a recording and compare every iteration, and every request, stepping and coasting."""
+    oracle = recording["oracle"]["name"]
+    evidence = "transcribed" if oracle == "trtllm-py" else "executed"
+    if oracle not in SUBJECTS:
+        return Verdict(oracle, recording["scenario"], evidence, False, f"no policy stands for {oracle!r}")
+    stepped = serve(recording)
+    difference = _first_difference(recording, stepped, SUBJECTS[oracle].unordered) or _requests(recording, stepped)
+    if not difference:
+        difference = _requests(recording, serve(recording, coast=True))
+        difference = difference and f"coasting only: {difference}"
+    return Verdict(oracle, recording["scenario"], evidence, not difference, difference)
+
+
+def _first_difference(recording: Recording, run: Run, unordered: bool) -> str:
+    ours = [i for i in run.iterations if i["scheduled"] or i["preempted"] or i["finished"]]
+    real = [i for i in recording["iterations"] if i["scheduled"] or i["preempted"] or i["finished"]]
+    for number, (mine, theirs) in enumerate(zip(ours, real, strict=False)):
+        for key in COMPARED:
+            a, b = mine[key], theirs[key]
+            if unordered and isinstance(a, list):
+                a, b = sorted(a), sorted(b)
+            if a != b:
+                return (
+                    f"iteration {number}, {key}\n  real {theirs[key]}\n  ours {mine[key]}\n"
+                    f"  ours: t={mine['t_start']}, scheduled {mine['scheduled']}, preempted {mine['preempted']}, "
+                    f"waiting {mine['queue']}, {mine['free_blocks']} blocks free\n"
+                    f"  real: t={theirs['t_start']}, scheduled {theirs['scheduled']}, preempted {theirs['preempted']}, "
+                    f"waiting {theirs.get('waiting', '?')}, "
+                    f"{theirs.get('free_blocks_after_schedule', '?')} blocks free"
+                )
+    if len(ours) != len(real):
+        return f"{len(ours)} iterations, really {len(real)}"
+    return ""
+
+
+def _requests(recording: Recording, run: Run) -> str:
+    for name, real in recording["per_request"].items():
+        finish = real["finish_time"] if real["outcome"] == "finished" else None
+        if run.first_token.get(name) != real["first_token_time"] or run.finish.get(name) != finish:
+            return (
+                f"request {name}: first token {run.first_token.get(name)}, end {run.finish.get(name)}; "
+                f"really {real['first_token_time']}, {finish} ({real['outcome']})"
+            )
+        if (name in run.given_up) != (real["outcome"] in ("ignored", "rejected")):
+            return f"request {name}: given up {name in run.given_up}, really {real['outcome']}"
+    return ""
+
+
+def run(*, golden: Path = RECORDED, oracle: str | None = None, json: bool = False) -> bool:
+    """Compare all recordings under a folder; print a table and the first difference of each that fails.
+
+    Returns whether all are identical.
+    """
+    verdicts = [compare(recording) for recording in read(golden, oracle)]
+    identical = sum(verdict.identical for verdict in verdicts)
+    if json:
+        failing = [vars(verdict) for verdict in verdicts if not verdict.identical]
+        print(json_format.dumps({"recordings": len(verdicts), "identical": identical, "failing": failing}, indent=2))
+        return identical == len(verdicts)
+    for verdict in verdicts:
+        if not verdict.identical:
+            print(f"{verdict.oracle}/{verdict.scenario} differs: {verdict.difference}\n")
+    _print_table(verdicts)
+    print(f"{identical} of {len(verdicts)} identical")
+    return identical == len(verdicts)
+
+
+def _print_table(verdicts: list[Verdict]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    rows: dict[tuple[str, str], list[bool]] = defaultdict(list)
+    for verdict in verdicts:
+        rows[verdict.oracle, verdict.evidence].append(verdict.identical)
+    table: Any = Table(title="recorded scheduler against ours, iteration for iteration")
+    for heading in ("scheduler", "evidence", "recordings", "identical"):
+        table.add_column(heading, justify="left" if heading in ("scheduler", "evidence") else "right")
+    for (oracle, evidence), results in rows.items():
+        table.add_row(oracle, evidence, str(len(results)), str(sum(results)))
+    Console().print(table)

@@ -1,0 +1,266 @@
+"""Recorded runs of real schedulers, and the same requests through our policy, cache and engine."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from simpy import Environment
+
+from sim.engine.clock import uniform_clock
+from sim.engine.content import content_tree
+from sim.engine.engine import ARRIVAL, Engine, Moment
+from sim.engine.replay import content_paths
+from sim.scheduling.batch import Limits
+from sim.scheduling.ledger import Ledger, Policy
+from sim.scheduling.policies.chunked_prefill import chunked_prefill
+from sim.scheduling.policies.inflight_batching import inflight_batching
+from sim.scheduling.policies.prefill_first import prefill_first
+from sim.scheduling.sequence import Sequence
+from workloads.trace import Segments, Trace
+
+Recording = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Our counterpart of a recorded scheduler: how its configuration is said in our words.
+
+    Attributes
+    ----------
+    limits, policy : made from a recording's `config`.
+    ledger : made from the limits and the `config`.
+    longest_reply : tokens that may be generated for a prompt of so many tokens before the model's length stops it.
+    prompts_first : whether an iteration lists prompts before decoding sequences (else all in order of admission).
+    unordered : whether the order within an iteration means nothing (the real one sorts by name).
+    """
+
+    limits: Callable[[Recording], Limits]
+    policy: Callable[[Recording], Policy]
+    ledger: Callable[[Limits, Recording], Ledger]
+    longest_reply: Callable[[Recording, int], int]
+    prompts_first: bool = False
+    unordered: bool = False
+
+
+@dataclass
+class Run:
+    """What our scheduler did with the requests of a recording."""
+
+    iterations: list[Recording] = field(default_factory=list)
+    first_token: dict[str, int] = field(default_factory=dict)
+    finish: dict[str, int] = field(default_factory=dict)
+    given_up: set[str] = field(default_factory=set)
+
+
+def read(folder: Path, oracle: str | None = None) -> Iterator[Recording]:
+    """Yield every recording under a folder: `<oracle>/<scenario>.json` and `<oracle>/fuzz.jsonl.gz`.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or a file is no recording.
+    """
+    folders = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    names = [path.name for path in folders]
+    if oracle is not None and oracle not in names:
+        raise ValueError(f"no recordings of {oracle!r} in {folder}; there are: {', '.join(names) or 'none'}")
+    chosen = [path for path in folders if oracle in (None, path.name)]
+    files = [file for path in chosen for file in sorted((*path.glob("*.json"), *path.glob("*.jsonl.gz")))]
+    if not files:
+        raise ValueError(f"no recordings in {folder}; expected <oracle>/<scenario>.json or <oracle>/fuzz.jsonl.gz")
+    for file in files:
+        try:
+            text = gzip.decompress(file.read_bytes()).decode() if file.suffix == ".gz" else file.read_text()
+            lines = text.splitlines() if file.suffix == ".gz" else [text]
+            recordings = [json.loads(line) for line in lines]
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{file} is not a recording: {error}") from None
+        for number, recording in enumerate(recordings, 1):
+            if recording.get("schema") != "llm-sched-golden/1":
+                raise ValueError(
+                    f"{file}, line {number}: schema is {recording.get('schema')!r}, not llm-sched-golden/1"
+                )
+            yield recording
+
+
+def serve(recording: Recording, *, coast: bool = False) -> Run:
+    """Run the requests of a recording through our counterpart of its scheduler, by the recording's clock."""
+    subject, config = SUBJECTS[recording["oracle"]["name"]], recording["config"]
+    limits = subject.limits(config)
+    ledger = subject.ledger(limits, config)
+    requests = recording["requests"]
+    names = [request["id"] for request in requests]
+    run, env = Run(), Environment(initial_time=0)
+    most_iterations = config.get("max_iters")
+
+    def observe(ledger: Ledger, now: int) -> None:
+        if most_iterations is not None and len(run.iterations) >= most_iterations:
+            raise StopIteration
+        _observe(run, ledger, now, names, subject.prompts_first)
+
+    def started(sequence: Sequence, now: int) -> None:
+        run.first_token[names[sequence.index]] = now
+
+    def ended(sequence: Sequence, now: int, served: bool) -> None:
+        name = names[sequence.index]
+        if served:
+            run.finish[name] = now
+            run.iterations[-1]["finished"].append(name)
+        else:
+            run.given_up.add(name)
+
+    clock = recording["clock"]
+    engine = Engine(
+        env,
+        ledger,
+        subject.policy(config),
+        uniform_clock(clock["step_base"], clock["step_per_token"], 1 << 20),
+        started=started,
+        ended=ended,
+        observe=observe,
+        coast=coast,
+    )
+    for sequence in _sequences(recording, limits, subject):
+        Moment(env, sequence.arrival, lambda _, s=sequence: engine.receive(s), ARRIVAL)  # type: ignore[misc]
+    with suppress(StopIteration):
+        env.run()
+    return run
+
+
+def _observe(run: Run, ledger: Ledger, now: int, names: list[str], prompts_first: bool) -> None:
+    prompts = [(s, chunk, s.computed) for s, chunk in ledger.chunks]
+    sitting = set(ledger.held)
+    decodes = [(s, 1, ledger.cohort.computed(s) - 1) for s in ledger.cohort.members() if s not in sitting]
+    planned = [*prompts, *(decodes if ledger.decodes else [])]
+    if not prompts_first:
+        planned.sort(key=lambda entry: entry[0].serial)
+    run.iterations.append(
+        {
+            "t_start": now,
+            "scheduled": [[names[s.index], tokens, computed] for s, tokens, computed in planned],
+            "emitted": [names[s.index] for s, tokens, computed in planned if computed + tokens >= s.tokens],
+            "preempted": [names[s.index] for s in ledger.preempted],
+            "finished": [],
+            "queue": [names[s.index] for s in ledger.waiting],
+            "free_blocks": ledger.pool.free,
+        }
+    )
+
+
+def _sequences(recording: Recording, limits: Limits, subject: Subject) -> list[Sequence]:
+    config, requests = recording["config"], recording["requests"]
+    prompts = [request["prompt_len"] for request in requests]
+    most = [subject.longest_reply(config, prompt) for prompt in prompts]
+    outputs = [max(1, min(request["output_len"], limit)) for request, limit in zip(requests, most, strict=True)]
+    # A text named like a request is what that request says itself.
+    texts = {request["id"]: -1 - index for index, request in enumerate(requests)}
+    rows = [
+        [(texts.setdefault(key, len(texts)), start, length) for key, start, length in request.get("segments") or ()]
+        for request in requests
+    ]
+    trace = Trace(
+        arrival_seconds=np.zeros(len(requests)),
+        prompt_tokens=np.array(prompts),
+        output_tokens=np.array(outputs),
+        max_tokens=np.array(outputs),
+        segments=Segments.from_lists(rows),
+    )
+    tree = content_tree(trace, limits.block_tokens)
+    paths = content_paths(tree)
+    return [
+        Sequence(
+            index,
+            request["arrival"],
+            prompts[index],
+            outputs[index],
+            request["output_len"],
+            paths[tree.deepest[index]] if tree.deepest[index] >= 0 else (),
+        )
+        for index, request in enumerate(requests)
+    ]
+
+
+def _vllm_0_limits(config: Recording) -> Limits:
+    return Limits(
+        blocks=config["num_gpu_blocks"],
+        block_tokens=config["block_size"],
+        sequences=config["max_num_seqs"],
+        tokens=config["max_num_batched_tokens"],
+        context=config["max_model_len"],
+        watermark_blocks=int(0.01 * config["num_gpu_blocks"]),
+        paddings=config.get("max_paddings"),
+    )
+
+
+def _vllm_1_limits(config: Recording) -> Limits:
+    return Limits(
+        blocks=config["num_gpu_blocks"] - 1,  # one is the null block
+        block_tokens=config["block_size"],
+        sequences=config["max_num_seqs"],
+        tokens=config["max_num_batched_tokens"],
+        context=config["max_model_len"],
+    )
+
+
+def _trtllm_limits(config: Recording) -> Limits:
+    return Limits(
+        blocks=config["num_blocks"],
+        block_tokens=config["tokens_per_block"],
+        sequences=config["max_batch_size"],
+        tokens=config["max_num_tokens"],
+        context=config["max_seq_len"],
+    )
+
+
+def _chunked_prefill(config: Recording, *, old: bool) -> Policy:
+    return partial(
+        chunked_prefill,
+        chunked=config["enable_chunked_prefill"],
+        longest_chunk=config["long_prefill_token_threshold"],
+        reserve_whole_prompt=config.get("scheduler_reserve_full_isl", False),
+        watermark_blocks=int(config.get("watermark", 0) * config["num_gpu_blocks"]),
+        skip_long_prompts=old,
+        lone_chunk_is_free=not old,
+    )
+
+
+def _cached(limits: Limits, config: Recording, **options: Any) -> Ledger:
+    return Ledger(limits, prefix_cache=config["enable_prefix_caching"], **options)
+
+
+SUBJECTS: dict[str, Subject] = {
+    "vllm-v0-0.2.7": Subject(
+        _vllm_0_limits,
+        lambda config: prefill_first,
+        lambda limits, config: Ledger(limits),
+        lambda config, prompt: config["max_model_len"] + 1 - prompt,
+        prompts_first=True,
+    ),
+    "vllm-v1-0.33.0": Subject(
+        _vllm_1_limits,
+        partial(_chunked_prefill, old=False),
+        _cached,
+        lambda config, prompt: config["max_model_len"] - prompt,
+    ),
+    "vllm-v1-0.11.2": Subject(
+        _vllm_1_limits,
+        partial(_chunked_prefill, old=True),
+        partial(_cached, unhashed_blocks_first=False),
+        lambda config, prompt: config["max_model_len"] - prompt,
+    ),
+    "trtllm-py": Subject(
+        _trtllm_limits,
+        lambda config: inflight_batching,
+        lambda limits, config: Ledger(limits),
+        lambda config, prompt: config["max_seq_len"] - prompt,
+        prompts_first=True,
+    ),
+}
