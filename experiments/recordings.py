@@ -22,6 +22,7 @@ from sim.scheduling.batch import Limits
 from sim.scheduling.ledger import Ledger, Policy
 from sim.scheduling.policies.chunked_prefill import chunked_prefill
 from sim.scheduling.policies.inflight_batching import inflight_batching
+from sim.scheduling.policies.max_utilization import max_utilization
 from sim.scheduling.policies.prefill_first import prefill_first
 from sim.scheduling.sequence import Sequence
 from workloads.trace import Segments, Trace
@@ -132,6 +133,9 @@ def serve(recording: Recording, *, coast: bool = False) -> Run:
         Moment(env, sequence.arrival, lambda _, s=sequence: engine.receive(s), ARRIVAL)  # type: ignore[misc]
     with suppress(StopIteration):
         env.run()
+    for iteration in run.iterations:
+        order = [entry[0] for entry in iteration["scheduled"]]
+        iteration["finished"].sort(key=order.index)
     return run
 
 
@@ -139,6 +143,8 @@ def _observe(run: Run, ledger: Ledger, now: int, names: list[str], prompts_first
     prompts = [(s, chunk, s.computed) for s, chunk in ledger.chunks]
     sitting = set(ledger.held)
     decodes = [(s, 1, ledger.cohort.computed(s) - 1) for s in ledger.cohort.members() if s not in sitting]
+    if prompts_first:
+        decodes.sort(key=lambda entry: (entry[0].arrival, entry[0].index))
     planned = [*prompts, *(decodes if ledger.decodes else [])]
     if not prompts_first:
         planned.sort(key=lambda entry: entry[0].serial)
@@ -232,6 +238,14 @@ def _chunked_prefill(config: Recording, *, old: bool) -> Policy:
     )
 
 
+def _trtllm_policy(config: Recording) -> Policy:
+    capacity = config["capacity_policy"]
+    chunks = {"chunking": config["chunking"], "chunk_unit": config["chunk_unit_size"]}
+    if capacity == "MAX_UTILIZATION":
+        return partial(max_utilization, lookahead=2 if config["two_step_lookahead"] else 1, **chunks)
+    return partial(inflight_batching, static=capacity == "STATIC_BATCH", **chunks)
+
+
 def _cached(limits: Limits, config: Recording, **options: Any) -> Ledger:
     return Ledger(limits, prefix_cache=config["enable_prefix_caching"], **options)
 
@@ -258,7 +272,7 @@ SUBJECTS: dict[str, Subject] = {
     ),
     "trtllm-py": Subject(
         _trtllm_limits,
-        lambda config: inflight_batching,
+        _trtllm_policy,
         lambda limits, config: Ledger(limits),
         lambda config, prompt: config["max_seq_len"] - prompt,
         prompts_first=True,

@@ -273,8 +273,8 @@ class Ledger:
         if self.guaranteed:
             self.guaranteed -= blocks
 
-    def preempt(self, sequence: Sequence) -> None:
-        """Take a running sequence's blocks and put it back in front of the queue, to be computed anew."""
+    def preempt(self, sequence: Sequence, *, keep_place: bool = False) -> None:
+        """Take a running sequence's blocks, to be computed anew, and put it back: in front of the queue, or by arrival."""
         if sequence.is_decoding:
             self.cohort.remove(sequence)
         else:
@@ -282,8 +282,12 @@ class Ledger:
         sequence.preemptions += 1
         self._give_back(sequence, keep=True)
         sequence.computed = sequence.allocated = 0
-        self.waiting.appendleft(sequence)
         self.preempted.append(sequence)
+        place = 0
+        if keep_place:
+            key = (sequence.arrival, sequence.index)
+            place = sum((other.arrival, other.index) < key for other in self.waiting)
+        self.waiting.insert(place, sequence)
 
     # What the engine asks.
 

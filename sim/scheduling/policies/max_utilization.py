@@ -1,0 +1,83 @@
+"""In-flight batching that fills the machine and pauses somebody when blocks run out (TensorRT-LLM MAX_UTILIZATION)."""
+
+from __future__ import annotations
+
+from sim.scheduling.batch import Refusal
+from sim.scheduling.ledger import Ledger
+from sim.scheduling.policies.inflight_batching import chunk_sizes, run_chunks
+from sim.scheduling.sequence import Sequence
+
+
+def max_utilization(ledger: Ledger, *, chunking: str | None = None, chunk_unit: int = 64, lookahead: int = 1) -> None:
+    """Everybody in order of arrival, whether prompt or decode, with blocks for one step only.
+
+    A request for which blocks are missing makes the last one behind it that has begun, or itself, give up its blocks;
+    that one keeps its place and is recomputed when it fits. Nothing behind it is considered in this iteration.
+    Source: TensorRT-LLM capacityScheduler.cpp, MaxUtilizationScheduler.
+
+    Parameters
+    ----------
+    chunking, chunk_unit : see `inflight_batching`.
+    lookahead : steps ahead for which a decoding request wants blocks, 1 or 2.
+    """
+    fitting = _fitting(ledger, lookahead)
+    contexts: list[Sequence] = []
+    decoding: list[Sequence] = []
+    planned = 0
+    for sequence in fitting:
+        if len(contexts) + len(decoding) == ledger.limits.sequences:
+            break
+        needed = 1 if sequence.is_decoding else sequence.tokens - sequence.computed
+        if sequence.is_decoding or chunking is None:
+            if planned + needed > ledger.limits.tokens:
+                ledger.refusal = Refusal.TOKENS
+                break
+            planned += needed
+        (decoding if sequence.is_decoding else contexts).append(sequence)
+    running = set(decoding)
+    for sequence in decoding:
+        ledger.decode(sequence)
+    if ledger.cohort.count:
+        ledger.decode_only(held=[s for s in ledger.cohort.members() if s not in running])
+    if chunking is None:
+        run_chunks(ledger, [(s, s.tokens - s.computed) for s in contexts], promise=False)
+    else:
+        run_chunks(ledger, chunk_sizes(contexts, ledger.tokens_left, chunking, chunk_unit), promise=False)
+
+
+def _fitting(ledger: Ledger, lookahead: int) -> list[Sequence]:
+    """Return the requests that blocks allow, in order of arrival, pausing some to let others go on."""
+    limits = ledger.limits
+    active = sorted(
+        (*ledger.cohort.members(), *ledger.partial, *list(ledger.waiting)[: limits.sequences]),
+        key=lambda s: (s.arrival, s.index),
+    )[: limits.sequences]
+    fitting: list[Sequence] = []
+    scheduled = at = 0
+    while at < len(active):
+        sequence = active[at]
+        needed = _blocks_needed(ledger, sequence, lookahead)
+        if scheduled + needed <= ledger.pool.free:
+            scheduled += needed
+            fitting.append(sequence)
+            at += 1
+            continue
+        ledger.refusal = Refusal.BLOCKS
+        last = next((i for i in range(len(active) - 1, at - 1, -1) if active[i].allocated), None)
+        if last is None:
+            break
+        ledger.preempt(active[last], keep_place=True)
+        del active[last:]
+    return fitting
+
+
+def _blocks_needed(ledger: Ledger, sequence: Sequence, lookahead: int) -> int:
+    limits = ledger.limits
+    if not sequence.allocated:
+        hit, idle = ledger.pool.match(sequence)
+        return limits.blocks_for(sequence.tokens) - hit + idle
+    if not sequence.is_decoding:
+        return 0
+    computed = ledger.cohort.computed(sequence)
+    left = sequence.prompt + sequence.longest_reply - computed
+    return limits.blocks_for(computed + min(lookahead, left)) - limits.blocks_for(computed)
