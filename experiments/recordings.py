@@ -21,8 +21,10 @@ from sim.engine.replay import content_paths
 from sim.scheduling.batch import Limits
 from sim.scheduling.ledger import Ledger, Policy
 from sim.scheduling.policies.chunked_prefill import chunked_prefill
+from sim.scheduling.policies.decode_first import decode_first
 from sim.scheduling.policies.inflight_batching import inflight_batching
 from sim.scheduling.policies.max_utilization import max_utilization
+from sim.scheduling.policies.orca import orca, static_batching
 from sim.scheduling.policies.prefill_first import prefill_first
 from sim.scheduling.sequence import Sequence
 from workloads.trace import Segments, Trace
@@ -226,6 +228,18 @@ def _trtllm_limits(config: Recording) -> Limits:
     )
 
 
+def _sarathi_limits(config: Recording) -> Limits:
+    chunked = config["algorithm"] == "sarathi"
+    return Limits(
+        blocks=config["num_gpu_blocks"],
+        block_tokens=config["block_size"],
+        sequences=config["max_num_seqs"],
+        tokens=config["chunk_size"] if chunked else 1 << 30,
+        context=config["max_model_len"],
+        watermark_blocks=int(0.01 * config["num_gpu_blocks"]) if chunked else 0,
+    )
+
+
 def _chunked_prefill(config: Recording, *, old: bool) -> Policy:
     return partial(
         chunked_prefill,
@@ -250,6 +264,8 @@ def _cached(limits: Limits, config: Recording, **options: Any) -> Ledger:
     return Ledger(limits, prefix_cache=config["enable_prefix_caching"], **options)
 
 
+_SARATHI: dict[str, Policy] = {"sarathi": decode_first, "orca": orca, "faster_transformer": static_batching}
+
 SUBJECTS: dict[str, Subject] = {
     "vllm-v0-0.2.7": Subject(
         _vllm_0_limits,
@@ -269,6 +285,13 @@ SUBJECTS: dict[str, Subject] = {
         partial(_chunked_prefill, old=True),
         partial(_cached, unhashed_blocks_first=False),
         lambda config, prompt: config["max_model_len"] - prompt,
+    ),
+    "sarathi-serve": Subject(
+        _sarathi_limits,
+        lambda config: _SARATHI[config["algorithm"]],
+        lambda limits, config: Ledger(limits),
+        lambda config, prompt: config["max_model_len"] + 1 - prompt,
+        prompts_first=True,
     ),
     "trtllm-py": Subject(
         _trtllm_limits,

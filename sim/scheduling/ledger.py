@@ -127,6 +127,11 @@ class Ledger:
         tokens = sequence.prompt + sequence.generated
         return tokens <= self._most_prompt_tokens and max(tokens, guaranteed_tokens) <= self._most_tokens
 
+    def can_ever_hold(self, sequence: Sequence, guaranteed_tokens: int = 0) -> bool:
+        """Whether the sequence would fit the memory of an empty machine."""
+        tokens = sequence.prompt + sequence.generated
+        return tokens <= self.limits.context and max(tokens, guaranteed_tokens) <= self._most_tokens
+
     def admit(
         self,
         sequence: Sequence,
@@ -241,7 +246,8 @@ class Ledger:
             if blocks - (cohort.computed(newest) % cohort.block_tokens == 0) < pool.free:
                 self._decode(blocks)
                 return
-            self.preempt(newest)
+            is_behind = bool(self.partial) and self.partial[-1].serial > newest.serial
+            self.preempt(self.partial[-1] if is_behind else newest)
 
     def decode(self, sequence: Sequence) -> bool:
         """Take the block that one decoding sequence may need; False if there is none. End with `decode_only`."""
