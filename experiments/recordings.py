@@ -22,6 +22,7 @@ from sim.scheduling.batch import Limits
 from sim.scheduling.ledger import Ledger, Policy
 from sim.scheduling.policies.chunked_prefill import chunked_prefill
 from sim.scheduling.policies.decode_first import decode_first
+from sim.scheduling.policies.dynamic_splitfuse import dynamic_splitfuse
 from sim.scheduling.policies.inflight_batching import inflight_batching
 from sim.scheduling.policies.max_utilization import max_utilization
 from sim.scheduling.policies.orca import orca, static_batching
@@ -41,7 +42,8 @@ class Subject:
     limits, policy : made from a recording's `config`.
     ledger : made from the limits and the `config`.
     longest_reply : tokens that may be generated for a prompt of so many tokens before the model's length stops it.
-    prompts_first : whether an iteration lists prompts before decoding sequences (else all in order of admission).
+    prompts_first, decodes_first : whether an iteration lists prompts before decoding sequences, or behind them (else
+        all in order of admission).
     unordered : whether the order within an iteration means nothing (the real one sorts by name).
     """
 
@@ -50,6 +52,7 @@ class Subject:
     ledger: Callable[[Limits, Recording], Ledger]
     longest_reply: Callable[[Recording, int], int]
     prompts_first: bool = False
+    decodes_first: bool = False
     unordered: bool = False
 
 
@@ -107,7 +110,7 @@ def serve(recording: Recording, *, coast: bool = False) -> Run:
     def observe(ledger: Ledger, now: int) -> None:
         if most_iterations is not None and len(run.iterations) >= most_iterations:
             raise StopIteration
-        _observe(run, ledger, now, names, subject.prompts_first)
+        _observe(run, ledger, now, names, subject)
 
     def started(sequence: Sequence, now: int) -> None:
         run.first_token[names[sequence.index]] = now
@@ -141,15 +144,18 @@ def serve(recording: Recording, *, coast: bool = False) -> Run:
     return run
 
 
-def _observe(run: Run, ledger: Ledger, now: int, names: list[str], prompts_first: bool) -> None:
+def _observe(run: Run, ledger: Ledger, now: int, names: list[str], subject: Subject) -> None:
     prompts = [(s, chunk, s.computed) for s, chunk in ledger.chunks]
     sitting = set(ledger.held)
     decodes = [(s, 1, ledger.cohort.computed(s) - 1) for s in ledger.cohort.members() if s not in sitting]
-    if prompts_first:
-        decodes.sort(key=lambda entry: (entry[0].arrival, entry[0].index))
-    planned = [*prompts, *(decodes if ledger.decodes else [])]
-    if not prompts_first:
-        planned.sort(key=lambda entry: entry[0].serial)
+    if not ledger.decodes:
+        decodes = []
+    if subject.prompts_first:
+        planned = [*prompts, *sorted(decodes, key=lambda entry: (entry[0].arrival, entry[0].index))]
+    elif subject.decodes_first:
+        planned = [*decodes, *prompts]
+    else:
+        planned = sorted((*prompts, *decodes), key=lambda entry: entry[0].serial)
     run.iterations.append(
         {
             "t_start": now,
@@ -240,6 +246,16 @@ def _sarathi_limits(config: Recording) -> Limits:
     )
 
 
+def _mii_limits(config: Recording) -> Limits:
+    return Limits(
+        blocks=config["num_blocks"],
+        block_tokens=config["block_size"],
+        sequences=config["max_tracked_sequences"],
+        tokens=config["max_ragged_batch_size"],
+        context=config["max_length"],
+    )
+
+
 def _chunked_prefill(config: Recording, *, old: bool) -> Policy:
     return partial(
         chunked_prefill,
@@ -285,6 +301,13 @@ SUBJECTS: dict[str, Subject] = {
         partial(_chunked_prefill, old=True),
         partial(_cached, unhashed_blocks_first=False),
         lambda config, prompt: config["max_model_len"] - prompt,
+    ),
+    "deepspeed-mii": Subject(
+        _mii_limits,
+        lambda config: partial(dynamic_splitfuse, ragged_sequences=config["max_ragged_sequence_count"]),
+        lambda limits, config: Ledger(limits, late_release=True),
+        lambda config, prompt: config["max_length"] - prompt,
+        decodes_first=True,
     ),
     "sarathi-serve": Subject(
         _sarathi_limits,

@@ -167,11 +167,12 @@ class Engine:
             self._note_pause(sequence)
         for sequence in ledger.ignored:
             self._ended(sequence, int(self.env.now), False)
+        released = ledger.lingering and ledger.release_lingering()
         if ledger.chunks:
             self._start_prompts()
         elif ledger.decodes:
             self._start_decoding()
-        elif ledger.preempted or ledger.ignored:
+        elif ledger.preempted or ledger.ignored or released:
             return False
         else:
             self._wake = None

@@ -118,6 +118,10 @@ class Cohort:
             order.pop()
         return order[-1]
 
+    def reorder(self) -> None:
+        """Sort the members again after their serial numbers have changed."""
+        self._order = sorted((member for member in self._order if member.is_decoding), key=_serial)
+
     def members(self) -> list[Sequence]:
         """Return the members in the order in which they were admitted."""
         self._order = [member for member in self._order if member.is_decoding]

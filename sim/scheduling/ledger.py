@@ -37,6 +37,7 @@ class Ledger:
     held : those of the cohort that sit this iteration out.
     new_tokens, cached_context, pairs : of this iteration's chunks: tokens to compute, tokens computed before, and
         causal pairs of query and key.
+    lingering : finished sequences whose blocks are not back yet.
     preempted, ignored : sequences put back or given up while this iteration was planned.
     refusal : why the head of the queue was refused, `Refusal.NONE` if it was not.
     guaranteed : blocks promised to running sequences and not yet taken.
@@ -44,6 +45,7 @@ class Ledger:
 
     __slots__ = (
         "_admissions",
+        "_late_release",
         "_longest",
         "_most_prompt_tokens",
         "_most_tokens",
@@ -54,9 +56,11 @@ class Ledger:
         "context",
         "decodes",
         "guaranteed",
+        "has_released",
         "held",
         "ignored",
         "limits",
+        "lingering",
         "new_tokens",
         "pairs",
         "partial",
@@ -66,8 +70,21 @@ class Ledger:
         "waiting",
     )
 
-    def __init__(self, limits: Limits, *, prefix_cache: bool = False, unhashed_blocks_first: bool = True) -> None:
-        """Start with empty queues and a free pool; see `PrefixCache` for `unhashed_blocks_first`."""
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        prefix_cache: bool = False,
+        unhashed_blocks_first: bool = True,
+        late_release: bool = False,
+    ) -> None:
+        """Start with empty queues and a free pool.
+
+        Parameters
+        ----------
+        unhashed_blocks_first : see `PrefixCache`.
+        late_release : keep the blocks of a finished sequence until the next iteration has been planned.
+        """
         self.limits = limits
         self.cohort = Cohort(limits.block_tokens)
         self.pool: BlockPool | PrefixCache = (
@@ -77,6 +94,9 @@ class Ledger:
         )
         self.waiting: deque[Sequence] = deque()
         self.partial: list[Sequence] = []
+        self.lingering: list[Sequence] = []
+        self.has_released = False
+        self._late_release = late_release
         self.guaranteed = 0
         self._admissions = 0
         self._most_prompt_tokens = min(limits.tokens, limits.context)
@@ -261,14 +281,16 @@ class Ledger:
     def decode_only(self, held: Iterable[Sequence]) -> None:
         """Plan one token for every decoding sequence but those `held`, after `decode` has taken all blocks."""
         cohort = self.cohort
-        self.held = list(held)
-        computed = sum(cohort.computed(sequence) for sequence in self.held)
-        for sequence in self.held:
+        sitting = list(held)
+        if len(sitting) == cohort.count:
+            return
+        self.held = sitting
+        computed = sum(cohort.computed(sequence) for sequence in sitting)
+        for sequence in sitting:
             cohort.hold(sequence)
-        if len(self.held) < cohort.count:
-            self.decodes = cohort.count - len(self.held)
-            self.context = cohort.context + len(self.held) - computed
-            cohort.ahead = 1
+        self.decodes = cohort.count - len(sitting)
+        self.context = cohort.context + len(sitting) - computed
+        cohort.ahead = 1
 
     def _decode(self, blocks: int) -> None:
         self.decodes = self.cohort.count
@@ -279,8 +301,17 @@ class Ledger:
         if self.guaranteed:
             self.guaranteed -= blocks
 
-    def preempt(self, sequence: Sequence, *, keep_place: bool = False) -> None:
-        """Take a running sequence's blocks, to be computed anew, and put it back: in front of the queue, or by arrival."""
+    def queue_again(self, sequences: list[Sequence]) -> None:
+        """Move decoding sequences behind all others, in the order given."""
+        for sequence in sequences:
+            sequence.serial = self._admissions = self._admissions + 1
+        self.cohort.reorder()
+
+    def preempt(self, sequence: Sequence, *, keep_place: bool = False, to_end: bool = False) -> None:
+        """Take a running sequence's blocks, to be computed anew, and put it back into the queue.
+
+        It goes to the front, or to its place by arrival, or to the end.
+        """
         if sequence.is_decoding:
             self.cohort.remove(sequence)
         else:
@@ -289,7 +320,7 @@ class Ledger:
         self._give_back(sequence, keep=True)
         sequence.computed = sequence.allocated = 0
         self.preempted.append(sequence)
-        place = 0
+        place = len(self.waiting) if to_end else 0
         if keep_place:
             key = (sequence.arrival, sequence.index)
             place = sum((other.arrival, other.index) < key for other in self.waiting)
@@ -300,7 +331,7 @@ class Ledger:
     def quiet_iterations(self) -> int:
         """Return for how many decode iterations, this one included, no decision can change (arrivals aside)."""
         cohort = self.cohort
-        if self.preempted or self.held:
+        if self.preempted or self.held or self.has_released:
             return 1
         if self.refusal and self.pool.is_written(self.waiting[0]):
             return 1  # content being written may let the head of the queue in
@@ -329,7 +360,18 @@ class Ledger:
 
     def retire(self, sequence: Sequence) -> None:
         """Take back the blocks of a sequence whose reply is complete."""
-        self._give_back(sequence, keep=False)
+        if self._late_release:
+            self.lingering.append(sequence)
+        else:
+            self._give_back(sequence, keep=False)
+
+    def release_lingering(self) -> bool:
+        """Take back the blocks of sequences that finished before the last decision; return whether there were any."""
+        for sequence in self.lingering:
+            self._give_back(sequence, keep=False)
+        self.has_released = bool(self.lingering)
+        self.lingering = []
+        return self.has_released
 
     def _give_back(self, sequence: Sequence, *, keep: bool) -> None:
         if sequence.guaranteed_blocks:

@@ -20,7 +20,7 @@ def static_batching(ledger: Ledger) -> None:
     """Whole prompts only when nobody runs; then that batch until its last reply is complete (FasterTransformer).
 
     Members leave as they finish, which neither computes for them nor keeps their memory, but nobody takes their place.
-    Source: request-level scheduling as in microsoft/sarathi-serve, sarathi/core/scheduler/faster_transformer_scheduler.py.
+    Source: request-level scheduling as reproduced in microsoft/sarathi-serve, faster_transformer_scheduler.py.
     """
     ledger.decode_all()
     if ledger.is_empty:
