@@ -11,9 +11,9 @@ def dynamic_splitfuse(ledger: Ledger, *, ragged_sequences: int = 512) -> None:
     """Everybody who decodes, then prompts in order, the long ones split and the short ones packed to fill the rest.
 
     A decoding request that needs a block when none is free sits the iteration out while others go on, and is first in
-    turn next time; prompts of which one token is left are treated alike. Other prompts are begun, or gone on with, only
-    if a block was free at first and those of all of it still are; the rest of a split prompt comes before other
-    prompts. If nothing at all can run, the last request that holds blocks loses them and queues up again at the end.
+    turn next time. A prompt is begun, or gone on with, only if a block was free at first and those of all of it still
+    are, or else nobody behind it is considered either; the rest of a split prompt comes before other prompts. A prompt
+    of which one token is left does not block those behind it. If nothing at all can run, the last request that holds blocks loses them and queues up again at the end.
     The blocks of a finished request come back with the next iteration, so that the decision in between cannot use them:
     give the ledger `late_release`.
     Source: microsoft/DeepSpeed-MII, mii/batching/ragged_batching.py.
@@ -46,17 +46,16 @@ def _decode(ledger: Ledger, most: int) -> None:
 
 def _split_and_fuse(ledger: Ledger, ragged_sequences: int, *, full: bool) -> None:
     limits = ledger.limits
-    prompts = [(sequence.tokens - sequence.computed, sequence) for sequence in (*ledger.partial, *ledger.waiting)]
-    prompts.sort(key=lambda prompt: prompt[0] > 1)
-    for lacking, sequence in prompts:
+    for sequence in (*ledger.partial, *ledger.waiting):
         left = ledger.tokens_left
+        lacking = sequence.tokens - sequence.computed
         if left <= 0 or len(ledger.chunks) + ledger.decodes >= ragged_sequences:
             ledger.refusal = Refusal.TOKENS
             return
         missing = limits.blocks_for(sequence.tokens) - limits.blocks_for(sequence.computed)
-        if missing > ledger.pool.free or (full and lacking > 1):
+        if full or missing > ledger.pool.free:
             ledger.refusal = Refusal.BLOCKS
-            if lacking > 1:
+            if full or lacking > 1:
                 return
         elif sequence.allocated:
             ledger.extend(sequence, min(lacking, left))
