@@ -290,6 +290,22 @@ SUBJECTS: dict[str, Subject] = {
         lambda config, prompt: config["max_model_len"] + 1 - prompt,
         prompts_first=True,
     ),
+    "vllm-v0-0.3.3": Subject(
+        _vllm_0_limits,
+        lambda config: prefill_first,
+        lambda limits, config: Ledger(limits),
+        lambda config, prompt: config["max_model_len"] + 1 - prompt,
+        prompts_first=True,
+        unordered=True,
+    ),
+    "vllm-v0-0.4.0": Subject(
+        _vllm_0_limits,
+        lambda config: prefill_first,
+        lambda limits, config: Ledger(limits),
+        lambda config, prompt: config["max_model_len"] + 1 - prompt,
+        prompts_first=True,
+        unordered=True,
+    ),
     "vllm-v1-0.33.0": Subject(
         _vllm_1_limits,
         partial(_chunked_prefill, old=False),

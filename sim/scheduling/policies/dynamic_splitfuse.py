@@ -13,9 +13,9 @@ def dynamic_splitfuse(ledger: Ledger, *, ragged_sequences: int = 512) -> None:
     A decoding request that needs a block when none is free sits the iteration out while others go on, and is first in
     turn next time. A prompt is begun, or gone on with, only if a block was free at first and those of all of it still
     are, or else nobody behind it is considered either; the rest of a split prompt comes before other prompts. A prompt
-    of which one token is left does not block those behind it. If nothing at all can run, the last request that holds blocks loses them and queues up again at the end.
-    The blocks of a finished request come back with the next iteration, so that the decision in between cannot use them:
-    give the ledger `late_release`.
+    of which one token is left does not block those behind it. If nothing at all can run, the last request that holds
+    blocks loses them and queues up again at the end. The blocks of a finished request come back with the next
+    iteration, so that the decision in between cannot use them: give the ledger `late_release`.
     Source: microsoft/DeepSpeed-MII, mii/batching/ragged_batching.py.
 
     Parameters
