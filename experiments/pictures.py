@@ -1,0 +1,124 @@
+"""Which figures a comparison is shown in, and the sentence under each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from experiments import figures
+from experiments.cell import LEVELS, Cell
+from experiments.comparison import ARMS, POLICIES, Comparison
+from sim.engine.clock import seconds
+from sim.results.percentiles import BEYOND, Floats, Integers
+from sim.results.result import Result
+from sim.results.warmup import window
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TIMELINE_SECONDS = 4.0
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure, the name of its files, what it shows in words, and what to look at."""
+
+    name: str
+    figure: Figure
+    alt: str
+    sentence: str
+
+
+def pictures(comparison: Comparison) -> Iterator[Picture]:
+    """Draw the figures of a comparison one after another."""
+    for metric in ("TTFT", "ITL"):
+        yield from _survival(comparison, metric)
+    for metric in ("TTFT", "E2E"):
+        yield from _load_latency(comparison, metric)
+    yield _timeline(comparison)
+
+
+def _survival(comparison: Comparison, metric: str) -> Iterator[Picture]:
+    load = comparison.shown
+    cells = {arm: comparison.cell(arm, load) for arm in ARMS}
+    curves = {arm: _pooled(cell, metric) for arm, cell in cells.items() if cell.verdict.stable}
+    curves = {arm: curve for arm, curve in curves.items() if _samples(*curve) >= 2 * BEYOND}
+    if not curves:
+        return
+    intervals = {
+        arm: {
+            level: (found.low, found.high) for level, found in zip(LEVELS, cells[arm].percentiles[metric], strict=True)
+        }
+        for arm in curves
+    }
+    context = f"at {100 * load.share_of_capacity:.0f} % load"
+    what = {"TTFT": "until the first token", "ITL": "between two tokens of a reply"}[metric]
+    yield Picture(
+        f"survival_{metric.lower()}",
+        figures.survival(curves, metric, context, intervals),
+        figures.survival_alt(curves, metric, context),
+        f"How many waited longer than a given time {what}, {context}; whiskers are 95 % intervals.",
+    )
+
+
+def _load_latency(comparison: Comparison, metric: str) -> Iterator[Picture]:
+    table = comparison.summary
+    rows = table[(table.metric == metric) & np.isfinite(table.load)]
+    for level in (0.99, 0.9, 0.5):
+        if rows[rows.level == level].estimate.notna().any():
+            yield Picture(
+                f"load_{metric.lower()}",
+                figures.load_latency(rows, metric, level),
+                figures.load_latency_alt(rows, metric, level),
+                f"p{100 * level:g} {metric} over the load; an arm is drawn as far as it keeps up.",
+            )
+            return
+
+
+def _timeline(comparison: Comparison) -> Picture:
+    results = {policy: comparison.cell(policy, comparison.shown).results[0] for policy in POLICIES}
+    begin, end = longest_pause(results[POLICIES[0]])
+    margin = max(TIMELINE_SECONDS - (end - begin), end - begin) / 2
+    begin, end = max(0.0, begin - margin), end + margin
+    return Picture(
+        "timeline",
+        figures.timeline(results, begin, end),
+        figures.timeline_alt(results, begin, end),
+        "One replica without cache, the same requests under both policies, around the longest pause that prefill first "
+        "makes running replies take (first replication).",
+    )
+
+
+def longest_pause(result: Result) -> tuple[float, float]:
+    """Return from when to when running requests waited longest for their next token, within the trimmed run [s]."""
+    log = result.iterations
+    rows = np.flatnonzero(log.decodes > 0)
+    begin, end = window(result.arrival_seconds)
+    if len(rows) < 2:
+        return begin, begin
+    stops, starts = seconds(log.end[rows[:-1]]), seconds(log.start[rows[1:]])
+    # Time in which the replica had nothing to do paused nobody.
+    pauses = np.where((stops >= begin) & (starts <= end), starts - stops - _idle_seconds(result, rows), -1.0)
+    longest = int(np.argmax(pauses))
+    return float(stops[longest]), float(starts[longest])
+
+
+def _idle_seconds(result: Result, rows: Integers) -> Floats:
+    """Return how long the replica did nothing between consecutive decoding rows [s]."""
+    log = result.iterations
+    worked = np.concatenate([[0], np.cumsum(log.duration)])
+    between = worked[rows[1:]] - worked[rows[:-1] + 1]
+    return seconds(log.start[rows[1:]] - log.end[rows[:-1]] - between)
+
+
+def _pooled(cell: Cell, metric: str) -> tuple[Floats, Integers | None]:
+    runs, counts = cell.samples(metric)
+    return np.concatenate(runs), None if counts is None else np.concatenate(counts)
+
+
+def _samples(values: Floats, counts: Integers | None) -> int:
+    known = ~np.isnan(values)
+    return int(known.sum() if counts is None else counts[known].sum())

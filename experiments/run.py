@@ -1,0 +1,57 @@
+"""The command line: one command a question, imported when it is called."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError, Parameter
+
+app = App(
+    name="roofserve",
+    help="Analytical roofline simulator of LLM serving. Every command answers one question.",
+    default_parameter=Parameter(show_default=False, show_env_var=False),
+)
+COMMANDS = (
+    # name, where it is, what it answers
+    (
+        "sched_compare",
+        "experiments.sched_compare:sched_compare",
+        "Which scheduler answers sooner, and what a cache saves.",
+    ),
+    ("hardware", "experiments.hardware:hardware", "What the chips are, each number with its source."),
+    ("benchmark", "experiments.benchmark:run", "How fast the simulator is on this machine."),
+)
+for name, path, answers in COMMANDS:
+    app.command(path, name=name, help=answers)
+
+
+def main(tokens: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0, 2 for a user's mistake (one sentence, no traceback), 130 for Ctrl-C."""
+    try:
+        status = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    except (CycloptsError, ValueError) as error:
+        _fail(str(error))
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        _fail(
+            f"{error.filename or 'the system'}: {error.strerror or error}; allowed: a path that can be read or written"
+        )
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(message: str) -> None:
+    sentence = " ".join(message.split())
+    colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    print(f"\033[31m{sentence}\033[0m" if colour else sentence, file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

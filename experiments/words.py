@@ -1,0 +1,152 @@
+"""Numbers, intervals and notes as a reader sees them: units, three digits, and what must stand beside them."""
+
+from __future__ import annotations
+
+import math
+
+from experiments.cell import Cell
+from experiments.claims import RULE
+from experiments.comparison import Comparison
+from experiments.figures.words import three_digits
+from sim.results import stability, warmup
+from sim.results.intervals import Interval
+
+TITLE = "roofserve sched_compare"
+BANDS = {"generic": "generic constants (band about +-12 % on TPOT of dense models, +-25 % with experts)"}
+DEFINITIONS = (
+    "TTFT: from arrival to the first token. TPOT: (end to end - TTFT) / (output tokens - 1), as vLLM defines it. "
+    "ITL: every single gap between two tokens of a reply. E2E, the article's last-token latency: from arrival to the "
+    "last token. Goodput: share of all requests answered within both objectives (DistServe, OSDI 2024). "
+    "GPU-seconds: time in iterations x devices."
+)
+LEFT_OUT = (
+    "Left out: front end and tokeniser (about 10 ms a request over HTTP), the network, the host overhead of eager "
+    "Python engines of 2023 (20-45 ms an iteration), compilation, failures, and noise between runs of a real server."
+)
+POLICIES_NOT_PRODUCTS = (
+    "The arms are policies, not products, on the same machine, kernels and limits. prefill_first: vLLM 0.2, which "
+    "could not cache prefixes in January 2024, so its cache arm is an ablation. inflight_batching: reconstructed from "
+    "code published in 2025; TensorRT-LLM's scheduler of January 2024 was closed."
+)
+
+
+def with_bounds(interval: Interval, unit: str, scale: float = 1.0) -> str:
+    """Return ``1.94 s [1.81, 2.11]``, or what stands for a number that would mean nothing.
+
+    >>> with_bounds(Interval(0.212, 0.204, 0.221, "t over 5 replications", 2000), "ms", 1e3)
+    '212 ms [204, 221]'
+    >>> with_bounds(Interval(float("nan"), float("nan"), float("nan"), "n too small: ...", 20), "s")
+    'n too small'
+    """
+    if math.isnan(interval.estimate):
+        return "n too small" if "too small" in interval.method else "-"
+    value = f"{three_digits(interval.estimate * scale)} {unit}".rstrip()
+    if interval.refused:
+        return value if interval.samples == 1 else f"{value} [n too small]"
+    return f"{value} [{three_digits(interval.low * scale)}, {three_digits(interval.high * scale)}]"
+
+
+def share(value: float) -> str:
+    """Return a share in percent.
+
+    >>> share(0.98123), share(float("nan"))
+    ('98.1 %', '-')
+    """
+    return "-" if math.isnan(value) else f"{100 * value:.1f} %"
+
+
+def verdict(cell: Cell) -> str:
+    """Return whether an arm keeps up, in a word."""
+    if not cell.verdict.stable:
+        return "overloaded"
+    return "unclear" if cell.verdict.reason.startswith("too few") else "stable"
+
+
+def overload(cell: Cell) -> str:
+    """Return what an overloaded arm has instead of percentiles.
+
+    A growing delay beside a backlog that does not grow happens in short runs; then only the delay is named.
+    """
+    found = cell.verdict
+    return f"overloaded: backlog {found.growth_per_second:+.2g} req/s over {found.horizon_seconds:,.0f} s"
+
+
+def machine(comparison: Comparison) -> str:
+    """Return model, precision, chips and the link between them."""
+    model = comparison.machine.model
+    devices = comparison.devices
+    link = model.hardware.scale_up
+    kind = link.kind if link and devices <= model.hardware.devices_per_domain else model.hardware.host_link.kind
+    parallel = f" (TP {devices}, {kind})" if devices > 1 else ""
+    return f"{model.model.title} {model.precision.name.upper()} · {devices} x {model.hardware.title}{parallel}"
+
+
+def workload(comparison: Comparison) -> str:
+    """Return the trace and what is shared in it."""
+    options = comparison.options
+    kind = "recorded trace" if comparison.recorded else "generated workload"
+    shared = f", {options.system_prompt}-token system prompt" if options.system_prompt else ""
+    return f"{options.trace} ({kind}{shared})"
+
+
+def evidence(comparison: Comparison) -> str:
+    """Return how good the constants of the cost model are."""
+    level = comparison.machine.model.efficiency.level
+    return BANDS.get(level, level)
+
+
+def sampling(comparison: Comparison) -> str:
+    """Return what the intervals rest on."""
+    options = comparison.options
+    some = next(iter(comparison.cells.values()))
+    requests = f"{len(some.results[0].trace):,} requests"
+    quick = " · QUICK: a first look, fewer loads, requests and replications" if options.quick else ""
+    if comparison.recorded:
+        return f"one recorded trace of {requests}: intervals hold within this trace{quick}"
+    seeds = f"seeds 1-{options.seeds}" if (options.seeds or 1) > 1 else "seed 1"
+    plural = "s" if (options.seeds or 1) > 1 else ""
+    return f"{options.seeds} replication{plural} x {requests} · {seeds}{quick}"
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """Return everything that a reader must know, a paragraph each."""
+    options = comparison.options
+    flags = [f"Beware: {flag}." for flag in comparison.machine.flags] + hints(comparison)
+    capacity = (
+        f"Capacity: {three_digits(comparison.capacity)} req/s are what prefill_first without cache serves in the "
+        "middle half of a run in which all requests arrive at once."
+    )
+    objectives = f"Objectives: TTFT <= {options.slo_ttft:g} s (the article's), TPOT <= {options.slo_tpot:g} s."
+    pairing = "All arms see the same requests (common random numbers), so differences are paired."
+    if comparison.recorded:
+        pairing += " A recorded trace cannot be replicated: its intervals come from five time blocks of it."
+    else:
+        pairing += " At another load a seed has the same requests; only the arrivals are stretched."
+    about = [f"Workload: {note}." for note in comparison.notes]
+    rules = [f"Trimmed: {warmup.RULE}", stability.RULE, RULE, LEFT_OUT]
+    return [*flags, POLICIES_NOT_PRODUCTS, DEFINITIONS, objectives, capacity, pairing, *about, *rules]
+
+
+def hints(comparison: Comparison) -> list[str]:
+    """Return what to try where nothing can be compared, or where requests were turned away."""
+    found = []
+    cells = comparison.cells.values()
+    if not any(cell.verdict.stable for cell in cells):
+        rate = 0.7 * comparison.capacity
+        load = comparison.loads[0]
+        if load.speed is None:
+            option = f"--load {rate:.2g}"
+        else:
+            option = f"--speed {rate / load.requests_per_second * load.speed:.2g}"
+        found.append(f"Every arm is overloaded at every load: try {option}, which is 70 % of the capacity.")
+    rejected = max(cell.counts["rejected"] / sum(len(result.trace) for result in cell.results) for cell in cells)
+    if rejected:
+        context = comparison.machine.limits.context
+        found.append(
+            f"{100 * rejected:.1f} % of the requests were rejected on arrival: with their reply they exceed "
+            f"{context:,} tokens of context, or the machine. They count against goodput and in no percentile."
+        )
+    unclear = next((cell.verdict.reason for cell in cells if verdict(cell) == "unclear"), "")
+    if unclear:
+        found.append(f"It is unclear whether the arms keep up: {unclear}.")
+    return found
