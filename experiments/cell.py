@@ -172,7 +172,12 @@ class Cell:
         """Whether the arm keeps up with the load; requests that were turned away do not count."""
         admitted = [np.isin(result.replay.outcome, (FINISHED, UNFINISHED)) for result in self.results]
         pairs = list(zip(self.results, admitted, strict=True))
-        return verdict([r.arrival_seconds[rows] for r, rows in pairs], [r.finish_seconds[rows] for r, rows in pairs])
+        windows = [window(result.arrival_seconds) for result in self.results]
+        return verdict(
+            [result.arrival_seconds[rows] for result, rows in pairs],
+            [result.finish_seconds[rows] for result, rows in pairs],
+            [r.queue_ever_empty((begin + end) / 2, end) for r, (begin, end) in zip(self.results, windows, strict=True)],
+        )
 
     def samples(self, metric: str) -> tuple[list[Floats], list[Integers] | None]:
         """Return a latency of each section in order of time, and how often each value occurs (None: once)."""

@@ -83,9 +83,16 @@ class Comparison:
 
     @cached_property
     def shown(self) -> Load:
-        """The highest load at which every arm is stable (the lowest if there is none): figures and files show it."""
+        """The load that figures and files show: the highest at which every arm is stable and its p99 TTFT is known.
+
+        If there is none, the highest at which every arm is stable; else the lowest.
+        """
         stable = [load for load in self.loads if all(self.cell(arm, load).verdict.stable for arm in ARMS)]
-        return stable[-1] if stable else self.loads[0]
+        p99 = LEVELS.index(0.99)
+        known = [
+            load for load in stable if not any(self.cell(arm, load).percentiles["TTFT"][p99].refused for arm in ARMS)
+        ]
+        return (known or stable or [self.loads[0]])[-1]
 
     @cached_property
     def summary(self) -> pd.DataFrame:

@@ -6,7 +6,9 @@ import json as json_format
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from cyclopts import Parameter
 
 from experiments.recordings import SUBJECTS, Recording, Run, read, serve
 
@@ -28,7 +30,7 @@ class Verdict:
 def compare(recording: Recording) -> Verdict:
     """Serve a recording and compare every iteration, and every request, stepping and coasting."""
     oracle = recording["oracle"]["name"]
-    evidence = "transcribed" if oracle == "trtllm-py" else "executed"
+    evidence = "transcribed" if "transcribed" in recording["oracle"]["how"] else "executed"
     if oracle not in SUBJECTS:
         return Verdict(oracle, recording["scenario"], evidence, False, f"no policy stands for {oracle!r}")
     stepped = serve(recording)
@@ -74,6 +76,16 @@ def _requests(recording: Recording, run: Run) -> str:
     return ""
 
 
+def conformance(
+    *,
+    golden: Annotated[Path, Parameter(help="folder of recordings [default: those of the project]")] = RECORDED,
+    oracle: Annotated[str | None, Parameter(help="one scheduler only, by the name of its folder")] = None,
+    json: Annotated[bool, Parameter(negative="", help="print one JSON object and nothing else")] = False,
+) -> int:
+    """Compare our schedulers with recordings of the real ones, iteration for iteration; exit 1 if any differs."""
+    return 0 if run(golden=golden, oracle=oracle, json=json) else 1
+
+
 def run(*, golden: Path = RECORDED, oracle: str | None = None, json: bool = False) -> bool:
     """Compare all recordings under a folder; print a table and the first difference of each that fails.
 
@@ -82,8 +94,8 @@ def run(*, golden: Path = RECORDED, oracle: str | None = None, json: bool = Fals
     verdicts = [compare(recording) for recording in read(golden, oracle)]
     identical = sum(verdict.identical for verdict in verdicts)
     if json:
-        failing = [vars(verdict) for verdict in verdicts if not verdict.identical]
-        print(json_format.dumps({"recordings": len(verdicts), "identical": identical, "failing": failing}, indent=2))
+        table = [vars(verdict) for verdict in verdicts]
+        print(json_format.dumps({"recordings": len(verdicts), "identical": identical, "scenarios": table}, indent=2))
         return identical == len(verdicts)
     for verdict in verdicts:
         if not verdict.identical:

@@ -52,8 +52,8 @@ def show(comparison: Comparison, written: list[Path]) -> None:
     for load in comparison.loads:
         _load(console, comparison, load)
     _saturated(console, comparison)
-    for note in words.notes(comparison):
-        _print(console, note, style="dim")
+    for note in words.brief(comparison):
+        _print(console, note, 2, style="dim")
     _differences(console, comparison)
     _claims(console, comparison)
     _written(console, written)
@@ -196,4 +196,6 @@ def _written(console: Console, written: list[Path]) -> None:
     more = (f"{figures} figures (png, svg)", f"{benches} vllm_bench_*.json") if figures else ()
     console.print()
     _print(console, f"wrote {folder}: {', '.join((*names, *more))}", 2)
+    if figures:
+        _print(console, "report.html says how everything was measured, and what is left out", 2)
     _print(console, f"repeat: roofserve sched_compare --config {folder / 'config.toml'}", 2)

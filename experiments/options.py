@@ -81,7 +81,8 @@ class Options:
         Parameter(help="F,G,..: how many times as fast a recorded trace arrives [default: 1, its natural pace]"),
     ] = None
     requests: Annotated[
-        int | None, Parameter(help="requests of each run [default: 2000; a recorded trace: all, quick: 2000]")
+        int | None,
+        Parameter(help="requests of each run [default: 3000, quick: 600; a recorded trace: all, quick: 2000]"),
     ] = None
     seeds: Annotated[
         int | None, Parameter(help="replications of a generated workload, seeds 1 to R [default: 5; recorded: 1]")
@@ -158,7 +159,7 @@ def completed(options: Options) -> Options:
         trace=CHAT,
         **machine,
         precision="w16a16",
-        requests=(2000 if quick else None) if recorded else (600 if quick else 2000),
+        requests=(2000 if quick else None) if recorded else (600 if quick else 3000),
         seeds=1 if recorded else (3 if quick else 5),
         speed=(1.0,) if recorded else None,
         slo_ttft=2.0,

@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from simpy import Environment
 
 from sim.engine.clock import uniform_clock
 from sim.engine.content import content_tree
-from sim.engine.engine import ARRIVAL, Engine, Moment
-from sim.engine.replay import content_paths
+from sim.engine.replay import content_paths, serve_sequences
 from sim.scheduling.batch import Limits
 from sim.scheduling.ledger import Ledger, Policy
 from sim.scheduling.policies.chunked_prefill import chunked_prefill
@@ -104,7 +102,7 @@ def serve(recording: Recording, *, coast: bool = False) -> Run:
     ledger = subject.ledger(limits, config)
     requests = recording["requests"]
     names = [request["id"] for request in requests]
-    run, env = Run(), Environment(initial_time=0)
+    run = Run()
     most_iterations = config.get("max_iters")
 
     def observe(ledger: Ledger, now: int) -> None:
@@ -124,20 +122,17 @@ def serve(recording: Recording, *, coast: bool = False) -> Run:
             run.given_up.add(name)
 
     clock = recording["clock"]
-    engine = Engine(
-        env,
-        ledger,
-        subject.policy(config),
-        uniform_clock(clock["step_base"], clock["step_per_token"], 1 << 20),
-        started=started,
-        ended=ended,
-        observe=observe,
-        coast=coast,
-    )
-    for sequence in _sequences(recording, limits, subject):
-        Moment(env, sequence.arrival, lambda _, s=sequence: engine.receive(s), ARRIVAL)  # type: ignore[misc]
     with suppress(StopIteration):
-        env.run()
+        serve_sequences(
+            _sequences(recording, limits, subject),
+            ledger,
+            subject.policy(config),
+            uniform_clock(clock["step_base"], clock["step_per_token"], 1 << 20),
+            started=started,
+            ended=ended,
+            observe=observe,
+            coast=coast,
+        )
     for iteration in run.iterations:
         order = [entry[0] for entry in iteration["scheduled"]]
         iteration["finished"].sort(key=order.index)

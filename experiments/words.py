@@ -65,9 +65,11 @@ def verdict(cell: Cell) -> str:
 def overload(cell: Cell) -> str:
     """Return what an overloaded arm has instead of percentiles.
 
-    A growing delay beside a backlog that does not grow happens in short runs; then only the delay is named.
+    A backlog that grew before and then stays is named as such.
     """
     found = cell.verdict
+    if found.growth_per_second <= 0:
+        return f"overloaded: {found.reason} of {found.horizon_seconds:,.0f} s"
     return f"overloaded: backlog {found.growth_per_second:+.2g} req/s over {found.horizon_seconds:,.0f} s"
 
 
@@ -125,6 +127,20 @@ def notes(comparison: Comparison) -> list[str]:
     about = [f"Workload: {note}." for note in comparison.notes]
     rules = [f"Trimmed: {warmup.RULE}", stability.RULE, RULE, LEFT_OUT]
     return [*flags, POLICIES_NOT_PRODUCTS, DEFINITIONS, objectives, capacity, pairing, *about, *rules]
+
+
+def brief(comparison: Comparison) -> list[str]:
+    """Return the few notes that belong beside the numbers; all of them are in the report."""
+    options = comparison.options
+    lead = [f"Beware: {flag}." for flag in comparison.machine.flags] + hints(comparison)
+    definitions = (
+        "TTFT: arrival to first token. ITL: each gap between two tokens. TPOT: (E2E - TTFT) / (output tokens - 1). "
+        "E2E: arrival to last token, the article's last-token latency. Goodput: share answered with "
+        f"TTFT <= {options.slo_ttft:g} s and TPOT <= {options.slo_tpot:g} s."
+    )
+    arms = "Arms are policies on one machine, not products: vLLM 0.2 had no cache; in-flight batching is reconstructed."
+    declared = [f"{note}." for note in comparison.notes if note.startswith("max_tokens") or "no prefix" in note]
+    return [*lead, definitions, arms, *declared]
 
 
 def hints(comparison: Comparison) -> list[str]:

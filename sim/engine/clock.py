@@ -46,7 +46,8 @@ class IterationClock:
 
     An iteration of `tokens` new tokens, of which `samples` sequences sample one, costs ``base + tokens_ticks[tokens] +
     samples_ticks[samples]``, plus `prompt_ticks(pairs, cached_context, new_tokens)` if it computes prompts, plus
-    ``decode_ticks + context_ticks * context`` if it decodes, where `context` counts every key read. While n sequences
+    ``decode_ticks + context_ticks * context`` if it decodes, where `context` counts every key read, and `tile_tokens`
+    more for each sequence. While n sequences
     only decode, each iteration therefore takes ``context_ticks * n`` longer than the one before: k of them end after
     ``k * first + growth * k * (k - 1) / 2`` ticks, whatever k is, with nothing rounded on the way.
 
@@ -55,6 +56,7 @@ class IterationClock:
     base : [ticks] per iteration.
     tokens_ticks, samples_ticks : [ticks] by number of tokens and of samples, from 0.
     decode_ticks, context_ticks : [ticks] per decoding iteration, and per key that it reads.
+    tile_tokens : keys that each decoding sequence costs beyond those it reads.
     prompt_ticks : (pairs, cached context tokens, new tokens of the prompts) -> [ticks]
     """
 
@@ -64,6 +66,7 @@ class IterationClock:
     decode_ticks: int
     context_ticks: int
     prompt_ticks: Callable[[int, int, int], int]
+    tile_tokens: int = 0
 
     def iteration(self, samples: int, new_tokens: int, pairs: int, cached: int, decodes: int, context: int) -> int:
         """Return the ticks of an iteration of chunks of prompts (or none) and `decodes` decoding sequences (or none).
@@ -75,7 +78,7 @@ class IterationClock:
         if new_tokens:
             cost += self.prompt_ticks(pairs, cached, new_tokens)
         if decodes:
-            cost += self.decode_ticks + self.context_ticks * (context + decodes)
+            cost += self.decode_ticks + self.context_ticks * (context + decodes * (1 + self.tile_tokens))
         return cost
 
 
@@ -97,6 +100,7 @@ def roofline_clock(model: IterationModel, most_tokens: int, most_samples: int) -
         decode_ticks=int(ticks(model.decode_attention_launch_seconds)),
         context_ticks=int(ticks(model.decode_attention_seconds_per_kv_token)),
         prompt_ticks=prompt_ticks,
+        tile_tokens=model.efficiency.decode_tile_tokens,
     )
 
 

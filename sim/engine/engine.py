@@ -74,9 +74,9 @@ class Engine:
         self._ended = ended
         self._observe = observe
         self._coast = coast
-        samples = clock.samples_ticks
+        samples, tile = clock.samples_ticks, clock.context_ticks * clock.tile_tokens
         self._decode_ticks = [
-            clock.base + clock.decode_ticks + clock.tokens_ticks[n] + samples[n]
+            clock.base + clock.decode_ticks + clock.tokens_ticks[n] + samples[n] + tile * n
             for n in range(min(ledger.limits.sequences + 1, len(clock.tokens_ticks), len(samples)))
         ]
         self._wake: Moment | None = None
@@ -154,7 +154,7 @@ class Engine:
         if sequence.generated == 1:
             self._started(sequence, now)
         else:
-            self.log.gaps.append(now - sequence.last_emission)
+            self.log.gaps.extend((now, now - sequence.last_emission))
 
     def _plan(self) -> bool:
         """Ask the policy and start what it wants; return False if it has to be asked again at once."""
@@ -196,7 +196,7 @@ class Engine:
             self._note_pause(sequence)
         back = [s for s in self._paused if s.is_decoding and s not in ledger.held] if ledger.decodes else []
         for sequence in back:
-            self.log.gaps.append(end - sequence.last_emission)
+            self.log.gaps.extend((end, end - sequence.last_emission))
             sequence.joined_row = self._row - 1
         self.log.short[_RETURNED] = len(back)
         self._paused = [s for s in self._paused if s.is_decoding and s not in back]
@@ -204,17 +204,13 @@ class Engine:
 
     def _start_prompts(self) -> None:
         ledger = self.ledger
-        chunks = ledger.chunks
-        samples = 0
-        for sequence, chunk in chunks:
-            samples += sequence.computed + chunk == sequence.prompt + sequence.generated
         self._first = self.clock.iteration(
-            samples, ledger.new_tokens, ledger.pairs, ledger.cached_context, ledger.decodes, ledger.context
+            ledger.samples, ledger.new_tokens, ledger.pairs, ledger.cached_context, ledger.decodes, ledger.context
         )
         self._growth = 0
         self._planned = 1
         self._interruptible = False
-        self._write_row(len(chunks), samples)
+        self._write_row()
 
     def _start_decoding(self) -> None:
         ledger = self.ledger
@@ -224,9 +220,9 @@ class Engine:
         self._growth = slope * count
         self._planned = planned = ledger.quiet_iterations() if self._coast else 1
         self._interruptible = planned > 1 and not ledger.refusal
-        self._write_row(0, 0)
+        self._write_row()
 
-    def _write_row(self, prompts: int, samples: int) -> None:
+    def _write_row(self) -> None:
         ledger = self.ledger
         self._row += 1
         self._start = start = int(self.env.now)
@@ -235,8 +231,8 @@ class Engine:
             (
                 self._planned,
                 ledger.decodes,
-                prompts,
-                samples,
+                len(ledger.chunks),
+                ledger.samples,
                 0,
                 0,
                 ledger.new_tokens,

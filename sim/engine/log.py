@@ -44,7 +44,7 @@ class Log:
         self.long = array("q")
         self.short = array("i")
         self.gaps = array("q")
-        """Inter-token gaps [ticks] that the rows do not show: from preemption to the next token of that request."""
+        """Ends of gaps between tokens that the rows do not show, each followed by the gap itself [ticks]."""
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -65,12 +65,15 @@ class Log:
         wide = np.frombuffer(self.long, dtype=np.int64).reshape(-1, len(LONG))
         narrow = np.frombuffer(self.short, dtype=np.int32).reshape(-1, len(SHORT)).astype(np.int64)
         values = {name: wide[:, i] for i, name in enumerate(LONG)} | {n: narrow[:, i] for i, n in enumerate(SHORT)}
-        return Iterations(gaps=np.frombuffer(self.gaps, dtype=np.int64), **values)
+        return Iterations(gaps=np.frombuffer(self.gaps, dtype=np.int64).reshape(-1, 2), **values)
 
 
 @dataclass(frozen=True)
 class Iterations:
-    """The columns of a `Log` (see there) as arrays of shape (stretches,), and what follows from them."""
+    """The columns of a `Log` (see there) as arrays of shape (stretches,), and what follows from them.
+
+    `gaps` has a row for each gap between tokens that spans a preemption or a pause: when it ended, and how long it was.
+    """
 
     start: npt.NDArray[np.int64]
     first: npt.NDArray[np.int64]
@@ -105,8 +108,8 @@ class Iterations:
     def inter_token_gaps(self, since: int = 0, until: int | None = None) -> tuple[npt.NDArray[np.int64], ...]:
         """Return every gap between consecutive tokens of a reply, as values [ticks] and how often each occurs.
 
-        Sequences that decode together share their gaps, so this is exact without a list of tokens. Only rows that
-        start from `since` and before `until` [ticks] count; gaps across a preemption count wherever they are.
+        Sequences that decode together share their gaps, so this is exact without a list of tokens. Only gaps that end
+        in a stretch which starts from `since` and before `until` [ticks] count.
         """
         rows = np.flatnonzero(self.decodes > 0)
         end, steps = self.end, self.iterations
@@ -136,7 +139,9 @@ class Iterations:
         values.append(self.first[stretch] + self.growth[stretch] * index)
         weights.append(self.decodes[stretch])
 
-        values.append(self.gaps)
-        weights.append(np.ones_like(self.gaps))
+        ends = self.gaps[:, 0]
+        lone = self.gaps[(ends > since) & (ends <= (until if until is not None else np.inf)), 1]
+        values.append(lone)
+        weights.append(np.ones_like(lone))
         value, weight = np.concatenate(values), np.concatenate(weights)
         return value[weight > 0], weight[weight > 0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +62,29 @@ def replay(
     server = _Replica(trace, limits, policy, clock, prefix_cache=prefix_cache, coast=coast)
     server.env.run()
     return server.outcome()
+
+
+def serve_sequences(
+    sequences: Iterable[Sequence],
+    ledger: Ledger,
+    policy: Policy,
+    clock: IterationClock,
+    *,
+    started: Callable[[Sequence, int], None],
+    ended: Callable[[Sequence, int, bool], None],
+    observe: Callable[[Ledger, int], None] | None = None,
+    coast: bool = True,
+) -> None:
+    """Serve sequences made by hand, each at its `arrival`; see `Engine` for the functions that are called."""
+    env = Environment(initial_time=0)
+    engine = Engine(env, ledger, policy, clock, started=started, ended=ended, observe=observe, coast=coast)
+
+    def arrive(sequence: Sequence) -> Callable[[Event], None]:
+        return lambda _: engine.receive(sequence)
+
+    for sequence in sequences:
+        Moment(env, sequence.arrival, arrive(sequence), ARRIVAL)
+    env.run()
 
 
 class _Replica:

@@ -33,7 +33,7 @@ def all_reduce_seconds(message_bytes: Floats, devices: int, hardware: HardwarePr
     ring_bytes = 2 * (devices - 1) / devices * message_bytes
     link = fast_link(hardware, devices)
     if link is None:
-        seconds = links.pcie_seconds + ring_bytes / _pcie_bytes_per_second(hardware, links)
+        seconds = _pcie_latency_seconds(links, devices) + ring_bytes / _pcie_bytes_per_second(hardware, links)
     else:
         rate = link_bytes_per_second(link, devices)
         one_shot = links.one_shot_seconds + (devices - 1) * message_bytes / (links.one_shot * rate)
@@ -56,10 +56,14 @@ def all_gather_seconds(gathered_bytes: Floats, devices: int, hardware: HardwareP
     received_bytes = (devices - 1) / devices * gathered_bytes
     link = fast_link(hardware, devices)
     if link is None:
-        seconds = links.pcie_seconds + received_bytes / _pcie_bytes_per_second(hardware, links)
+        seconds = _pcie_latency_seconds(links, devices) + received_bytes / _pcie_bytes_per_second(hardware, links)
     else:
         seconds = links.ring_seconds + received_bytes / (links.ring * link_bytes_per_second(link, devices))
     return np.where(gathered_bytes > 0, seconds, 0.0)
+
+
+def _pcie_latency_seconds(links: Links, devices: int) -> float:
+    return links.pcie_seconds + 2 * (devices - 1) * links.pcie_step_seconds
 
 
 def _pcie_bytes_per_second(hardware: HardwareProfile, links: Links) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from sim.physics.roofline import Rate
 
@@ -19,7 +19,7 @@ class Links:
     Attributes
     ----------
     one_shot_seconds, one_shot, ring_seconds, ring : latency [s] and reached part of B, over an NVLink-like link.
-    pcie_seconds : latency over PCIe [s].
+    pcie_seconds, pcie_step_seconds : latency over PCIe, and of each of the 2 (w - 1) steps of the ring there [s].
     pcie_bytes_per_second : rate over PCIe; None takes the host link's datasheet rate.
     pcie_measured : False where the PCIe constants are a default that nobody measured on this kind of system.
     source : where the numbers come from.
@@ -33,45 +33,68 @@ class Links:
     pcie_bytes_per_second: float | None
     pcie_measured: bool
     source: str
+    pcie_step_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class Efficiency:
-    """A set of constants; see `generic` and `datasheet`.
+    """A set of constants; see `generic`, `datasheet` and `sim.physics.calibration.load`.
 
     Attributes
     ----------
     level : ``"datasheet"``, ``"generic"`` or ``"calibrated: <what>"``: how far a time priced with them can be trusted.
-    gemm, gemm_8bit : matrix products on 16-bit and on 8-bit activations.
-    experts : the grouped products of a mixture of experts.
+    gemm : matrix products on 16-bit weights and activations.
+    gemm_8bit : on narrower activations, a pass that quantises them included.
+    gemm_narrow_weights : on 16-bit activations and narrower weights, which are widened on the way.
+    experts, experts_8bit : the grouped products of a mixture of experts.
     elementwise : norms, rotary positions, activation functions, copies, sampling.
     prefill_attention, decode_attention : one kernel a layer for all prefilling, one for all decoding sequences. Cached
         keys and values move at the rate of decoding in both.
+    prefill_attention_8bit, decode_attention_8bit : the same where the cache is kept in 8 bits or fewer.
+    decode_tile_tokens : keys that a decoding sequence costs beyond its context: it is read in tiles, one thread block
+        a sequence and KV head, and each has a start and an end.
     links : see `Links`.
     """
 
     level: str
     gemm: Rate
     gemm_8bit: Rate
+    gemm_narrow_weights: Rate
     experts: Rate
+    experts_8bit: Rate
     elementwise: Rate
     prefill_attention: Rate
+    prefill_attention_8bit: Rate
     decode_attention: Rate
+    decode_attention_8bit: Rate
+    decode_tile_tokens: int
     links: Links
+
+
+RATES = tuple(field.name for field in fields(Efficiency) if field.type == "Rate")
+"""Names of the constants that are a `Rate`."""
 
 
 def generic() -> Efficiency:
     """Return constants for a GPU that nobody calibrated: about 9-12 % off per iteration on dense models."""
+    experts = Rate(30e-6, 0.40, 0.80, f"{GRIDS}; the launch covers gating, sorting and the weighted sum")
+    prefill = Rate(12e-6, 0.50, 0.25, f"{GRIDS}; bytes are the chunk's own queries, keys, values, results")
+    decode = Rate(10e-6, 0.50, 0.80, f"{GRIDS}; compute as in prefill, it binds with latent attention only")
     return Efficiency(
         level="generic",
         gemm=Rate(3.5e-6, 0.78, 0.82, GRIDS),
-        gemm_8bit=Rate(7e-6, 0.55, 0.80, f"{GRIDS}; fp8, used for int8 too; the launch covers the quantising pass"),
-        experts=Rate(30e-6, 0.40, 0.80, f"{GRIDS}; the launch covers gating, sorting and the weighted sum"),
-        elementwise=Rate(2e-6, 1.0, 0.80, "RTX 4090 and A100 layer tables (LLMServingSim, Vidur; MIT); no arithmetic"),
-        prefill_attention=Rate(12e-6, 0.50, 0.25, f"{GRIDS}; bytes are the chunk's own queries, keys, values, results"),
-        decode_attention=Rate(
-            10e-6, 0.50, 0.80, f"{GRIDS}; compute as in prefill, it binds with latent attention only"
+        gemm_8bit=Rate(7e-6, 0.55, 0.80, f"{GRIDS}; fp8, used for int8 and 4 bits too; quantising pass included"),
+        gemm_narrow_weights=Rate(
+            7e-6, 0.70, 0.80, "A100 tables of weight-only products (TensorRT-LLM 1.0, Apache-2.0)"
         ),
+        experts=experts,
+        experts_8bit=experts,
+        elementwise=Rate(2e-6, 1.0, 0.80, "RTX 4090 and A100 layer tables (LLMServingSim, Vidur; MIT); no arithmetic"),
+        prefill_attention=prefill,
+        prefill_attention_8bit=prefill,
+        decode_attention=decode,
+        decode_attention_8bit=decode,
+        decode_tile_tokens=64,
         links=Links(5e-6, 0.58, 11e-6, 0.72, 20e-6, 16e9, False, f"{GRIDS}, all-reduce inside CUDA graphs on NVLink"),
     )
 
@@ -80,4 +103,4 @@ def datasheet() -> Efficiency:
     """Return the bare roofline: every peak reached, nothing costs a launch; 30-50 % too fast, never a prediction."""
     full = Rate(0.0, 1.0, 1.0, "the datasheet taken at its word")
     links = Links(0.0, 1.0, 0.0, 1.0, 0.0, None, True, full.source)
-    return Efficiency("datasheet", full, full, full, full, full, full, links)
+    return Efficiency("datasheet", **dict.fromkeys(RATES, full), decode_tile_tokens=0, links=links)

@@ -28,7 +28,11 @@ from sim.physics.roofline import Floats, Operator, Rate, overlapped_seconds, roo
 from workloads.models.transformer import Transformer
 
 HOST_SECONDS = 300e-6
-"""What an asynchronous engine of 2026 adds to the device's time; eager Python engines of 2023 took 20 to 45 ms."""
+"""What an asynchronous engine of 2026 adds to the device's time."""
+
+EAGER_HOST_SECONDS = 45e-3
+"""Least time of an iteration of an eager Python engine of 2023, which starts every kernel by hand: a single sequence
+of Llama-2-70B decodes on A100 in 57, 45 and 45 ms at TP 2, 4 and 8 (github.com/Mutinifni/splitwise-sim, MIT)."""
 
 
 @dataclass(frozen=True)
@@ -124,26 +128,28 @@ class IterationModel:
         gathered = all_gather_seconds(logit_bytes, devices, self.hardware, links)
         return np.where(count > 0, seconds + gathered, 0.0)
 
-    def decode_attention_seconds(self, kv_tokens: npt.ArrayLike) -> Floats:
-        """Return the time of decoding attention in all layers [s], shape of `kv_tokens`: affine above 0.
+    def decode_attention_seconds(self, kv_tokens: npt.ArrayLike, sequences: npt.ArrayLike) -> Floats:
+        """Return the time of decoding attention in all layers [s], shape of the arguments: affine above 0.
 
         Parameters
         ----------
         kv_tokens : contexts of all decoding sequences together, each with its new token.
+        sequences : how many they are; each costs the `decode_tile_tokens` of the constants on top.
         """
         count = np.asarray(kv_tokens, dtype=np.float64)
-        seconds = self.decode_attention_launch_seconds + self.decode_attention_seconds_per_kv_token * count
+        tiles = self.efficiency.decode_tile_tokens * np.asarray(sequences, dtype=np.float64)
+        seconds = self.decode_attention_launch_seconds + self.decode_attention_seconds_per_kv_token * (count + tiles)
         return np.where(count > 0, seconds, 0.0)
 
     @cached_property
     def decode_attention_launch_seconds(self) -> float:
         """Time of decoding attention however short the contexts [s]."""
-        return self.model.layers * self.efficiency.decode_attention.launch_seconds
+        return self.model.layers * self._decode_rate.launch_seconds
 
     @cached_property
     def decode_attention_seconds_per_kv_token(self) -> float:
         """Time that each token of context adds to decoding attention [s]."""
-        rate = self.efficiency.decode_attention
+        rate = self._decode_rate
         flops = decode_flops_per_kv_token(self.model, self.parallelism)
         compute_seconds = flops / (self._sixteen_bit_peak * rate.compute)
         kernel = overlapped_seconds(compute_seconds, self._kv_token_seconds, rate.sharpness)
@@ -169,7 +175,8 @@ class IterationModel:
     @cached_property
     def prefill_attention_slopes(self) -> PrefillSlopes:
         """The coefficients of `prefill_attention_seconds`, for a clock that evaluates it without arrays."""
-        layers, rate = self.model.layers, self.efficiency.prefill_attention
+        constants, layers = self.efficiency, self.model.layers
+        rate = constants.prefill_attention_8bit if self._has_narrow_cache else constants.prefill_attention
         flops = attention_flops_per_pair(self.model, self.parallelism)
         own_bytes = prefill_bytes_per_token(self.model, self.precision, self.parallelism)
         return PrefillSlopes(
@@ -185,7 +192,7 @@ class IterationModel:
         return (
             self.token_seconds(totals.tokens)
             + self.head_seconds(totals.samples)
-            + self.decode_attention_seconds(totals.decode_kv_tokens)
+            + self.decode_attention_seconds(totals.decode_kv_tokens, totals.decode_sequences)
             + self.prefill_attention_seconds(totals.prefill_pairs, totals.prefill_kv_tokens, totals.prefill_tokens)
             + self.host_seconds
         )
@@ -194,10 +201,19 @@ class IterationModel:
     def _kv_bytes_per_layer(self) -> float:
         return kv_elements_per_layer(self.model, self.parallelism) * self.precision.kv_bytes
 
+    @property
+    def _has_narrow_cache(self) -> bool:
+        return self.precision.kv_bytes < STREAM_BYTES
+
+    @property
+    def _decode_rate(self) -> Rate:
+        constants = self.efficiency
+        return constants.decode_attention_8bit if self._has_narrow_cache else constants.decode_attention
+
     @cached_property
     def _kv_token_seconds(self) -> float:
         """Time to read one cached token in one layer, by prefill chunks as by decoding sequences [s]."""
-        bandwidth = self.hardware.memory.bandwidth_bytes_per_second * self.efficiency.decode_attention.memory
+        bandwidth = self.hardware.memory.bandwidth_bytes_per_second * self._decode_rate.memory
         return self._kv_bytes_per_layer / bandwidth
 
     @cached_property
@@ -208,11 +224,15 @@ class IterationModel:
     def _rates(self) -> dict[str, tuple[Rate, float]]:
         """Efficiency and peak by kind of operator; 8-bit activations have constants of their own."""
         constants, peak = self.efficiency, self.hardware.peak(compute_unit(self.precision, self.hardware))
-        gemm = constants.gemm_8bit if self.precision.quantises_activations else constants.gemm
+        gemm, experts = constants.gemm, constants.experts
+        if self.precision.quantises_activations:
+            gemm, experts = constants.gemm_8bit, constants.experts_8bit
+        elif self.precision.weight_bytes < STREAM_BYTES:
+            gemm = constants.gemm_narrow_weights
         return {
             "gemm": (gemm, peak),
             "head": (constants.gemm, self._sixteen_bit_peak),
-            "experts": (constants.experts, peak),
+            "experts": (experts, peak),
             "elementwise": (constants.elementwise, self._sixteen_bit_peak),
         }
 

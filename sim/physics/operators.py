@@ -9,6 +9,7 @@ import numpy as np
 from sim.physics.parallelism import Parallelism, kv_heads_per_device
 from sim.physics.precision import Precision
 from sim.physics.roofline import Floats, Operator
+from sim.physics.routing import experts_hit
 from workloads.models.transformer import Transformer
 
 STREAM_BYTES = 2.0
@@ -69,16 +70,6 @@ def kv_elements_per_layer(model: Transformer, parallelism: Parallelism) -> int:
     return model.kv_elements_per_layer if model.latent else 2 * kv_heads_per_device(model, parallelism) * model.head
 
 
-def experts_hit(experts: int, experts_per_token: int, tokens: Floats) -> Floats:
-    """Return how many different experts that many tokens meet, on average, under uniform routing.
-
-    >>> experts_hit(8, 2, np.array([0.0, 1.0, 2.0, 1000.0]))
-    array([0. , 2. , 3.5, 8. ])
-    """
-    hit: Floats = experts * (1.0 - np.power(1.0 - experts_per_token / experts, tokens))
-    return hit
-
-
 def layer_operators(
     model: Transformer, precision: Precision, parallelism: Parallelism, tokens: Floats
 ) -> list[Operator]:
@@ -106,14 +97,46 @@ def head_operators(model: Transformer, parallelism: Parallelism, samples: Floats
 
 
 def gemm(matrix: Matrix, precision: Precision, tokens: Floats) -> Operator:
-    """Return one matrix applied to that many tokens: ``2 m n k`` flops; weights, input and result each move once."""
-    weights = matrix.inputs * matrix.outputs
+    """Return one matrix applied to that many tokens; see `gemm_work`."""
+    flops, moved_bytes = gemm_work(tokens, matrix.inputs, matrix.outputs, precision)
+    return Operator(matrix.name, "gemm", matrix.layers, flops, moved_bytes)
+
+
+def gemm_work(
+    tokens: Floats, inputs: Floats | float, outputs: Floats | float, precision: Precision
+) -> tuple[Floats, Floats]:
+    """Return flops and bytes of a matrix product: ``2 m n k``; weights, input and result each move once.
+
+    A precision that quantises activations makes one more pass over the input, which reads 16 bits and writes fewer.
+    """
+    weights = inputs * outputs
     moved_bytes = weights * precision.weight_bytes + tokens * (
-        matrix.inputs * precision.activation_bytes + matrix.outputs * STREAM_BYTES
+        inputs * precision.activation_bytes + outputs * STREAM_BYTES
     )
-    if precision.quantises_activations:  # one more pass over the input, which reads 16 bits and writes 8
-        moved_bytes = moved_bytes + tokens * matrix.inputs * (STREAM_BYTES + precision.activation_bytes)
-    return Operator(matrix.name, "gemm", matrix.layers, 2.0 * tokens * weights, moved_bytes)
+    if precision.quantises_activations:
+        moved_bytes = moved_bytes + tokens * inputs * (STREAM_BYTES + precision.activation_bytes)
+    return 2.0 * tokens * weights, moved_bytes
+
+
+def expert_work(
+    visits: Floats,
+    experts_read: Floats,
+    hidden: Floats | float,
+    branches: Floats | float,
+    width: Floats | float,
+    precision: Precision,
+) -> tuple[Floats, Floats]:
+    """Return flops and bytes of both grouped products of a mixture layer on one device.
+
+    Parameters
+    ----------
+    visits : tokens times experts that each is sent to, as far as those are on this device.
+    experts_read : different experts among them, whose weights are read.
+    branches, width : matrices into the expert (2 with a gate), and its width on this device.
+    """
+    expert = (branches + 1) * hidden * width
+    per_visit = 2 * hidden + (branches + 1) * width
+    return 2.0 * visits * expert, experts_read * expert * precision.weight_bytes + visits * per_visit * STREAM_BYTES
 
 
 def attention_flops_per_pair(model: Transformer, parallelism: Parallelism) -> float:
@@ -196,18 +219,13 @@ def _expert_parameters(model: Transformer, tensor: int) -> int:
 
 
 def _experts(model: Transformer, precision: Precision, parallelism: Parallelism, tokens: Floats) -> Operator:
-    """Return both grouped products of a mixture layer: weights of the experts hit, activations of every visit."""
     mixture = model.mixture
     assert mixture is not None
-    expert = _expert_parameters(model, parallelism.tensor)
-    visits = tokens * mixture.experts_per_token
+    read = experts_hit(mixture.experts, mixture.experts_per_token, tokens)
     width = mixture.intermediate // parallelism.tensor
-    per_visit = 2 * model.hidden + (_branches(model) + 1) * width
-    moved_bytes = (
-        experts_hit(mixture.experts, mixture.experts_per_token, tokens) * expert * precision.weight_bytes
-        + visits * per_visit * STREAM_BYTES
-    )
-    return Operator("experts", "experts", model.mixture_layers, 2.0 * visits * expert, moved_bytes)
+    visits = tokens * mixture.experts_per_token
+    flops, moved_bytes = expert_work(visits, read, model.hidden, _branches(model), width, precision)
+    return Operator("experts", "experts", model.mixture_layers, flops, moved_bytes)
 
 
 def _elementwise(model: Transformer, precision: Precision, parallelism: Parallelism, tokens: Floats) -> list[Operator]:

@@ -16,6 +16,10 @@ Kind = Literal["gemm", "head", "experts", "elementwise"]
 """Operators of one kind share a unit and an efficiency; attention is priced on its own totals."""
 
 
+CACHED = 4.0
+"""Most that a cache on the chip is faster than its memory: L2 of recent GPUs has 2.5 to 5 times the bandwidth."""
+
+
 @dataclass(frozen=True)
 class Rate:
     """What operators of one kind reach of the datasheet.
@@ -23,7 +27,8 @@ class Rate:
     Attributes
     ----------
     launch_seconds : fixed time of one operator [s].
-    compute, memory : reached part of the peak flop rate and of the memory bandwidth, above 0, at most 1.
+    compute, memory : reached part of the peak flop rate and of the memory bandwidth, above 0; at most 1, but up to
+        `CACHED` for small tensors that one kernel leaves in the chip's cache for the next.
     source : where the numbers come from.
     sharpness : how sharply the scarcer resource decides; see `together`. At least 1.
     """
@@ -38,9 +43,9 @@ class Rate:
         """Refuse what no hardware does."""
         if self.launch_seconds < 0:
             raise ValueError(f"launch_seconds={self.launch_seconds}; allowed are 0 and more")
-        for name, fraction in (("compute", self.compute), ("memory", self.memory)):
-            if not 0 < fraction <= 1:
-                raise ValueError(f"efficiency {name}={fraction}; allowed are fractions above 0, at most 1")
+        for name, fraction, most in (("compute", self.compute, 1.0), ("memory", self.memory, CACHED)):
+            if not 0 < fraction <= most:
+                raise ValueError(f"efficiency {name}={fraction}; allowed are fractions above 0, at most {most:g}")
         if not self.sharpness >= 1:
             raise ValueError(f"sharpness={self.sharpness}; allowed are 1 (no overlap) to infinity (full overlap)")
 
@@ -69,12 +74,13 @@ def together(larger: Any, ratio: Any, sharpness: float) -> Any:
     ``(a^p + b^p)^(1/p)``: the longer part alone for p = infinity (the roofline), their sum for p = 1. Real kernels
     overlap imperfectly where both parts are alike; fits give p between 1.5 and 2.5.
 
-    >>> together(3.0, 1.0, math.inf), together(3.0, 1.0, 1.0)
+    >>> together(3.0, 1.0, math.inf), float(together(3.0, 1.0, 1.0))
     (3.0, 6.0)
     """
     if math.isinf(sharpness):
         return larger
-    return larger * (1.0 + ratio**sharpness) ** (1.0 / sharpness)
+    # Not the operator **: for scalars it rounds differently than for arrays.
+    return larger * np.power(1.0 + np.power(ratio, sharpness), 1.0 / sharpness)
 
 
 def overlapped_seconds(compute_seconds: Floats | float, memory_seconds: Floats | float, sharpness: float) -> Floats:

@@ -75,6 +75,13 @@ class Result:
         gaps, counts = self.iterations.inter_token_gaps(int(ticks(since)), last)
         return seconds(gaps), counts
 
+    def queue_ever_empty(self, since: float, until: float) -> bool:
+        """Whether nobody was left waiting after some decision between `since` and `until` [s]."""
+        log = self.iterations
+        inside = (log.end > int(ticks(since))) & (log.start < int(ticks(until)))
+        rests = np.concatenate([log.start[1:] > log.end[:-1], [True]])  # a replica that rests has nobody waiting
+        return bool(((log.waiting == 0) | rests)[inside].any() or not inside.any())
+
     @property
     def makespan_seconds(self) -> float:
         """From the first arrival to the end of the last iteration [s]."""

@@ -17,7 +17,8 @@ LEAST_T = 1.6  # standard errors; one jump of the delay, even in the middle of a
 RULE = (
     "Overloaded: after the warm-up the time in system keeps rising with the time of arrival, by more than 0.02 seconds "
     "per second (2 % of the requests stay behind) and by more than 1.6 standard errors (from the rises between ten "
-    "consecutive blocks, all replications together)."
+    "consecutive blocks, all replications together); or the queue is not empty once in the second half of what is "
+    "counted, in most replications."
 )
 
 
@@ -39,7 +40,9 @@ class Verdict:
     reason: str
 
 
-def verdict(arrival_seconds: Sequence[Floats], finish_seconds: Sequence[Floats]) -> Verdict:
+def verdict(
+    arrival_seconds: Sequence[Floats], finish_seconds: Sequence[Floats], queue_ever_empty: Sequence[bool] = ()
+) -> Verdict:
     """Judge the replications of one arm together.
 
     A queue that grows steadily makes each request wait longer than the one before: in a first-come-first-served queue
@@ -79,6 +82,9 @@ def verdict(arrival_seconds: Sequence[Floats], finish_seconds: Sequence[Floats])
     finish_seconds : the same shape; NaN if a request was never finished, which no stable server does. Leave out
         requests that were turned away. Where a policy starves some requests to serve later ones, give the finish
         times in ascending order (and the arrivals too): what counts is the distance between the two curves.
+    queue_ever_empty : whether the waiting line of each replication was empty at least once in the second half of its
+        `window`. Where the pace of a trace changes, a backlog may come and stay without growing all the time; requests
+        then wait for those before them all along, which no stable server makes them do for so long.
 
     Raises
     ------
@@ -112,6 +118,8 @@ def verdict(arrival_seconds: Sequence[Floats], finish_seconds: Sequence[Floats])
     slope, steadily = _trend(runs)
     if slope > LEAST_SLOPE and steadily:
         return Verdict(False, growth, horizon, f"time in system grows by {slope:.2g} s per second")
+    if sum(queue_ever_empty) < len(queue_ever_empty) / 2:
+        return Verdict(False, growth, horizon, "the queue is never empty in the second half")
     return Verdict(True, growth, horizon, "time in system does not keep growing")
 
 

@@ -75,17 +75,5 @@ def inter_token_windows(result: Result, edges: Floats) -> list[tuple[Floats, Int
     Parameters
     ----------
     edges : (windows + 1,) ascending [s].
-
-    Notes
-    -----
-    The log keeps the few gaps across a preemption in order, but not when they were; they are dealt out evenly.
     """
-    lone = len(result.iterations.gaps)
-    dealt = np.array_split(seconds(result.iterations.gaps), len(edges) - 1)
-    windows = []
-    for (since, until), paused in zip(pairwise(edges.tolist()), dealt, strict=True):
-        values, counts = result.inter_token_seconds(since, until)
-        inside = len(values) - lone
-        ones = np.ones(len(paused), dtype=np.int64)
-        windows.append((np.concatenate([values[:inside], paused]), np.concatenate([counts[:inside], ones])))
-    return windows
+    return [result.inter_token_seconds(since, until) for since, until in pairwise(edges.tolist())]

@@ -35,8 +35,8 @@ class Ledger:
     chunks : (sequence, tokens) of the prompts in this iteration, in the order planned.
     decodes, context : how many of the cohort decode in this iteration, and the sum of their computed tokens.
     held : those of the cohort that sit this iteration out.
-    new_tokens, cached_context, pairs : of this iteration's chunks: tokens to compute, tokens computed before, and
-        causal pairs of query and key.
+    samples, new_tokens, cached_context, pairs : of this iteration's chunks: how many end their prompt, tokens to
+        compute, tokens computed before, and causal pairs of query and key.
     lingering : finished sequences whose blocks are not back yet.
     preempted, ignored : sequences put back or given up while this iteration was planned.
     refusal : why the head of the queue was refused, `Refusal.NONE` if it was not.
@@ -67,6 +67,7 @@ class Ledger:
         "pool",
         "preempted",
         "refusal",
+        "samples",
         "waiting",
     )
 
@@ -109,9 +110,9 @@ class Ledger:
         self.preempted: list[Sequence] = []
         self.ignored: list[Sequence] = []
         self.held: list[Sequence] = []
-        self.decodes = self.context = self.new_tokens = self.cached_context = self.pairs = self._longest = (
-            self._taken
-        ) = 0
+        self.decodes = self.context = 0
+        self.samples = self.new_tokens = self.cached_context = self.pairs = 0
+        self._longest = self._taken = 0
         self.refusal = Refusal.NONE
 
     # What a policy asks.
@@ -206,7 +207,11 @@ class Ledger:
         if not sequence.preemptions:
             sequence.cached_tokens = cached
         self.partial.append(sequence)
-        self._plan_chunk(sequence, cached, new)
+        self.chunks.append((sequence, new))
+        self.samples += cached + new == tokens
+        self.new_tokens += new
+        self.cached_context += cached
+        self.pairs += new * cached + new * (new + 1) // 2
         return True
 
     def extend(self, sequence: Sequence, chunk: int) -> bool:
@@ -221,14 +226,12 @@ class Ledger:
                 return False
             sequence.allocated = after
         self.pool.extend(sequence, blocks, after)
-        self._plan_chunk(sequence, computed, chunk)
-        return True
-
-    def _plan_chunk(self, sequence: Sequence, computed: int, chunk: int) -> None:
         self.chunks.append((sequence, chunk))
+        self.samples += after == sequence.prompt + sequence.generated
         self.new_tokens += chunk
         self.cached_context += computed
         self.pairs += chunk * computed + chunk * (chunk + 1) // 2
+        return True
 
     def _fits_budget(self, tokens: int, new: int) -> bool:
         limits = self.limits

@@ -43,7 +43,7 @@ def test_completing_twice_changes_nothing(chosen: Options) -> None:
 def test_the_default_is_the_examples_of_the_article() -> None:
     full = completed(Options())
     assert (full.hardware, full.model, full.tp, full.precision) == ("l20", "llama-2-13b", 2, "w16a16")
-    assert (full.slo_ttft, full.requests, full.seeds, full.system_prompt) == (2.0, 2000, 5, 512)
+    assert (full.slo_ttft, full.requests, full.seeds, full.system_prompt) == (2.0, 3000, 5, 512)
 
 
 def test_recorded_traces_bring_a_machine_that_holds_their_prompts_and_what_is_given_counts_more() -> None:

@@ -1,0 +1,115 @@
+"""Constants measured on one chip: where they are kept, how they are read, and which rows each of them never saw."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from hardware_profiles import load as load_hardware
+from hardware_profiles.profile import HardwareProfile
+from sim.physics.efficiency import RATES, Efficiency, Links, datasheet, generic
+from sim.physics.roofline import Rate
+
+LEVELS = ("datasheet", "generic", "calibrated")
+STACKS = ("vllm", "trtllm")
+"""Kernel libraries with constants of their own, in order of preference."""
+
+FOLDS = 5
+"""Parts into which measured rows are divided; the constants of fold i were fitted without part i."""
+
+CALIBRATED = Path(__file__).with_name("calibrated")
+
+_RATE_FIELDS = tuple(field.name for field in fields(Rate) if field.name != "source")
+_LINK_FIELDS = tuple(field.name for field in fields(Links))
+
+
+def load(level: str, hardware: str | HardwareProfile, stack: str | None = None) -> Efficiency:
+    """Return the constants of that level for a chip.
+
+    Parameters
+    ----------
+    level : one of `LEVELS`, or the path of a TOML file that `python -m experiments.run calibrate` wrote.
+    stack : one of `STACKS`; None takes the first there is. Operators without calibration keep the generic constants.
+
+    Raises
+    ------
+    ValueError
+        For an unknown level, and for a chip that nobody calibrated, naming those that were.
+
+    >>> load("generic", "l20").level
+    'generic'
+    """
+    if level.endswith(".toml"):
+        return read(Path(level))[0]
+    if level not in LEVELS:
+        raise ValueError(
+            f"efficiency {level!r} is unknown; allowed are {', '.join(LEVELS)}, or a calibrated .toml file"
+        )
+    if level != "calibrated":
+        return datasheet() if level == "datasheet" else generic()
+    name = load_hardware(hardware).name if isinstance(hardware, str) else hardware.name
+    path = find(name, stack)
+    if path is None:
+        raise ValueError(f"nobody calibrated {name!r}; calibrated are {', '.join(available())}; allowed: generic")
+    return read(path)[0]
+
+
+def find(hardware: str, stack: str | None = None) -> Path | None:
+    """Return the shipped file for a chip, of that stack or of the first there is; None where there is none."""
+    paths = (CALIBRATED / f"{hardware}-{name}.toml" for name in ((stack,) if stack else STACKS))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def available() -> tuple[str, ...]:
+    """Return the shipped calibrations as ``chip-stack``, sorted."""
+    return tuple(sorted(path.stem for path in CALIBRATED.glob("*.toml")))
+
+
+def read(path: Path) -> tuple[Efficiency, ...]:
+    """Return the constants of a calibration file, then those of every fold, `1 + FOLDS` in all.
+
+    Raises
+    ------
+    ValueError
+        The file cannot be read, or has unknown or impossible entries.
+    """
+    table = _table(path)
+    constants = {name: value for name, value in table.items() if isinstance(value, dict)}
+    measured = f"calibrated: {', '.join(constants)} on {table.get('title', path.stem)}"
+    try:
+        return tuple(replace(_with(constants, fold), level=measured) for fold in (None, *range(FOLDS)))
+    except (KeyError, TypeError, IndexError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def calibrated(path: Path) -> tuple[str, ...]:
+    """Return the names of the constants that a calibration file has."""
+    return tuple(name for name, value in _table(path).items() if isinstance(value, dict))
+
+
+def _table(path: Path) -> dict[str, Any]:
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a calibration: {error}") from None
+    allowed = (*RATES, "decode_tile_tokens", "links")
+    if unknown := sorted(name for name, value in table.items() if isinstance(value, dict) and name not in allowed):
+        raise ValueError(f"{path}: unknown constants {', '.join(unknown)}; allowed are {', '.join(allowed)}")
+    return table
+
+
+def _with(constants: Mapping[str, Mapping[str, Any]], fold: int | None) -> Efficiency:
+    values: dict[str, Any] = {}
+    for name, entry in constants.items():
+        numbers = entry if fold is None else {**entry, **entry["folds"][fold]}
+        if name == "decode_tile_tokens":
+            values[name] = int(numbers["tokens"])
+        elif name == "links":
+            given = {key: numbers[key] for key in _LINK_FIELDS if key in numbers}
+            values[name] = replace(generic().links, **given)
+        else:
+            values[name] = Rate(**{key: numbers[key] for key in _RATE_FIELDS}, source=str(entry["source"]))
+    return replace(generic(), **values)
