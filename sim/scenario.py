@@ -16,14 +16,13 @@ from sim.physics.memory import kv_blocks
 from sim.physics.parallelism import Parallelism
 from sim.results.result import Result
 from sim.scheduling.batch import Limits
-from sim.scheduling.ledger import Policy
-from sim.scheduling.policies.inflight_batching import inflight_batching
-from sim.scheduling.policies.prefill_first import prefill_first
+from sim.scheduling.schedulers import SCHEDULERS
 from workloads import models
 from workloads.models.transformer import Transformer
 from workloads.trace import Trace
 
-POLICIES: dict[str, Policy] = {"prefill_first": prefill_first, "inflight_batching": inflight_batching}
+COMPARED = ("prefill_first", "inflight_batching")
+"""The two schedulers that the article compares."""
 
 DEFAULT_TOKENS = 8192
 """New tokens in an iteration unless the context is longer (the TensorRT-LLM default since 0.11)."""
@@ -58,7 +57,7 @@ class Scenario:
     trace : what is asked.
     hardware, model : shipped names, paths of files, or the objects themselves.
     precision, tensor : number formats, and devices that share the model (TP).
-    policy, prefix_cache : how it is scheduled; see `POLICIES`.
+    policy, prefix_cache : how it is scheduled; see `sim.scheduling.schedulers.SCHEDULERS`.
     utilisation : share of the visible memory that the server may use.
     block_tokens, sequences, tokens, context : see `Limits`; None is chosen from the model (`context`: the model's own,
         `tokens`: 8192 or the context, if that is longer, since whole prompts must fit one iteration).
@@ -121,11 +120,11 @@ def simulate(scenario: Scenario, machine: Machine | None = None) -> Result:
     ValueError
         If the scenario asks for something that does not exist or does not fit.
     """
-    policy = POLICIES.get(scenario.policy)
-    if policy is None:
-        raise ValueError(f"policy is {scenario.policy!r}; allowed: {', '.join(POLICIES)}")
+    scheduler = SCHEDULERS.get(scenario.policy)
+    if scheduler is None:
+        raise ValueError(f"policy is {scenario.policy!r}; allowed: {', '.join(SCHEDULERS)}")
     built = machine or scenario.machine
-    outcome = replay(scenario.trace, built.limits, policy, built.clock, prefix_cache=scenario.prefix_cache)
+    outcome = replay(scenario.trace, built.limits, scheduler, built.clock, prefix_cache=scenario.prefix_cache)
     return Result(scenario.trace, built.limits, outcome)
 
 
@@ -137,6 +136,6 @@ def arms(scenario: Scenario) -> dict[str, Scenario]:
     """
     return {
         policy + (" + prefix cache" if cache else ""): replace(scenario, policy=policy, prefix_cache=cache)
-        for policy in POLICIES
+        for policy in COMPARED
         for cache in (False, True)
     }

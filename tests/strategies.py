@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import strategies as st
 
 from sim.engine.clock import TICKS_PER_SECOND, IterationClock
 from sim.scheduling.batch import Limits
+from sim.scheduling.schedulers import SCHEDULERS, Scheduler
 from workloads.trace import Segments, Trace
 
 
@@ -26,6 +29,13 @@ def limits(draw: st.DrawFn) -> Limits:
 
 
 @st.composite
+def machines(draw: st.DrawFn, names: tuple[str, ...] = tuple(SCHEDULERS)) -> tuple[Scheduler, Limits]:
+    """Draw a scheduler and limits that it knows: only vLLM 0.2 pads prompts."""
+    name, bounds = draw(st.sampled_from(names)), draw(limits())
+    return SCHEDULERS[name], bounds if name == "prefill_first" else replace(bounds, paddings=None)
+
+
+@st.composite
 def clocks(draw: st.DrawFn) -> IterationClock:
     """Iteration costs in whole ticks, with and without a part that grows with the context."""
     base = draw(st.integers(1, 2000))
@@ -40,6 +50,7 @@ def clocks(draw: st.DrawFn) -> IterationClock:
         decode_ticks=draw(st.integers(0, 50)),
         context_ticks=draw(st.integers(0, 3)),
         prompt_ticks=lambda pairs, cached, new: per_pair * pairs + cached + new,
+        tile_tokens=draw(st.integers(0, 64)),
     )
 
 

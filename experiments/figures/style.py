@@ -56,10 +56,10 @@ def arm_styles(arms: Iterable[str]) -> dict[str, ArmStyle]:
     >>> arm_styles(["inflight_batching"])["inflight_batching"].hue
     '#D55E00'
     """
-    from sim.scenario import POLICIES
+    from sim.scenario import COMPARED
 
     arms = list(arms)
-    order = list(dict.fromkeys([*POLICIES, *map(policy_of, arms)]))
+    order = list(dict.fromkeys([*COMPARED, *map(policy_of, arms)]))
     styles = {}
     for arm in arms:
         place = order.index(policy_of(arm)) % len(_HUES)

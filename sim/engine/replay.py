@@ -17,6 +17,7 @@ from sim.engine.log import Iterations
 from sim.scheduling.batch import Limits
 from sim.scheduling.ledger import Ledger, Policy
 from sim.scheduling.prefix_cache import Run
+from sim.scheduling.schedulers import Scheduler
 from sim.scheduling.sequence import Sequence
 from workloads.trace import Trace
 
@@ -52,14 +53,14 @@ class Replay:
 def replay(
     trace: Trace,
     limits: Limits,
-    policy: Policy,
+    scheduler: Scheduler,
     clock: IterationClock,
     *,
     prefix_cache: bool = False,
     coast: bool = True,
 ) -> Replay:
     """Serve a trace on one replica until everybody has left or nothing can go on; `coast=False` steps one by one."""
-    server = _Replica(trace, limits, policy, clock, prefix_cache=prefix_cache, coast=coast)
+    server = _Replica(trace, limits, scheduler, clock, prefix_cache=prefix_cache, coast=coast)
     server.env.run()
     return server.outcome()
 
@@ -94,7 +95,7 @@ class _Replica:
         self,
         trace: Trace,
         limits: Limits,
-        policy: Policy,
+        scheduler: Scheduler,
         clock: IterationClock,
         *,
         prefix_cache: bool,
@@ -103,10 +104,11 @@ class _Replica:
         n = len(trace)
         self.trace = trace
         self.limits = limits
+        self._longest_prompt = limits.context if scheduler.cuts_prompts else limits.tokens
         self.env = Environment(initial_time=0)
-        self.ledger = Ledger(limits, prefix_cache=prefix_cache)
+        self.ledger = Ledger(limits, prefix_cache=prefix_cache, late_release=scheduler.late_release)
         self.engine = Engine(
-            self.env, self.ledger, policy, clock, started=self._started, ended=self._ended, coast=coast
+            self.env, self.ledger, scheduler.policy, clock, started=self._started, ended=self._ended, coast=coast
         )
         self.arrival = array("q", ticks(trace.arrival_seconds).tobytes())
         self.first_token = array("q", np.full(n, -1, dtype=np.int64).tobytes())
@@ -161,7 +163,8 @@ class _Replica:
         longest = max(output, min(longest, limits.context - prompt))
         sequence = Sequence(index, arrival, prompt, output, longest, self._paths[run] if run >= 0 else ())
         held = limits.blocks_for(prompt + output - 1)
-        if prompt + output > limits.context or prompt > limits.tokens or held + limits.watermark_blocks > limits.blocks:
+        too_long = prompt + output > limits.context or prompt > self._longest_prompt
+        if too_long or held + limits.watermark_blocks > limits.blocks:
             self._leave(sequence, arrival, REJECTED)
         else:
             self.engine.receive(sequence)

@@ -247,8 +247,8 @@ class Ledger:
         return fits
 
     def ignore(self, sequence: Sequence) -> None:
-        """Give up the head of the queue for good: no machine of this size can serve it."""
-        self.waiting.popleft()
+        """Give up a waiting sequence for good: no machine of this size can serve it."""
+        self.waiting.remove(sequence)
         self.ignored.append(sequence)
 
     def decode_all(self) -> None:

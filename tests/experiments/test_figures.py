@@ -26,10 +26,10 @@ from experiments.figures.style import SIZE_INCHES, arm_styles
 from experiments.figures.words import cache_finding, duration, policy_finding, three_digits
 from sim.results.percentiles import percentile, percentiles
 from sim.results.result import Result
-from sim.scenario import POLICIES, Machine, Scenario, simulate
+from sim.scenario import COMPARED, Machine, Scenario, simulate
 from workloads.synthetic.chat import chat
 
-ARMS = tuple(policy + cache for policy in POLICIES for cache in ("", " + prefix cache"))
+ARMS = tuple(policy + cache for policy in COMPARED for cache in ("", " + prefix cache"))
 
 
 def parts(figure: Figure, gid: str) -> list[Line2D]:
@@ -310,7 +310,7 @@ def run(policy: str, blocks: int | None = None) -> Result:
     return simulate(scenario(policy), replace(machine(), limits=replace(limits, blocks=blocks or limits.blocks)))
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", COMPARED)
 def test_every_token_of_a_reply_has_its_mark(policy: str) -> None:
     result = run(policy)
     seen = passage(result, 0.0, result.makespan_seconds + 60)
@@ -321,7 +321,7 @@ def test_every_token_of_a_reply_has_its_mark(policy: str) -> None:
         assert times[-1] == result.finish_seconds[request]
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", COMPARED)
 def test_gaps_between_marks_are_the_inter_token_latencies(policy: str) -> None:
     result = run(policy)
     seen = passage(result, 0.0, result.makespan_seconds + 60)
@@ -333,7 +333,7 @@ def test_gaps_between_marks_are_the_inter_token_latencies(policy: str) -> None:
 
 
 def test_the_iterations_are_those_of_the_policy() -> None:
-    kinds = {policy: set(passage(run(policy), 10.0, 30.0).kind.tolist()) for policy in POLICIES}
+    kinds = {policy: set(passage(run(policy), 10.0, 30.0).kind.tolist()) for policy in COMPARED}
     assert kinds["prefill_first"] == {PREFILL, DECODE}
     assert MIXED in kinds["inflight_batching"]
 
@@ -349,7 +349,7 @@ def test_tokens_are_not_invented_where_requests_were_preempted() -> None:
 
 
 def test_the_timeline_has_a_panel_a_policy_and_the_longest_pauses_in_its_title() -> None:
-    results = {policy: run(policy) for policy in POLICIES}
+    results = {policy: run(policy) for policy in COMPARED}
     figure = figures.timeline(results, 20.0, 24.0)
     assert len(figure.axes) == len(results)
     assert [axes.get_xlim() for axes in figure.axes] == [(20.0, 24.0)] * 2
@@ -380,7 +380,7 @@ def every_figure() -> dict[str, Figure]:
     return {
         "survival": figures.survival(lognormal_curves(FOUR), "TTFT", "at 70 % load"),
         "load": figures.load_latency(load_table({ARMS[0]: 4.0}), "TTFT", 0.99),
-        "timeline": figures.timeline({policy: run(policy) for policy in POLICIES}, 20.0, 24.0),
+        "timeline": figures.timeline({policy: run(policy) for policy in COMPARED}, 20.0, 24.0),
     }
 
 

@@ -13,17 +13,17 @@ from simpy import Environment
 from sim.engine.clock import IterationClock, uniform_clock
 from sim.engine.engine import ARRIVAL, Engine, Moment
 from sim.engine.replay import FINISHED, IGNORED, REJECTED, UNFINISHED, Replay, replay
-from sim.scenario import POLICIES
 from sim.scheduling.batch import Limits
 from sim.scheduling.ledger import Ledger
+from sim.scheduling.schedulers import SCHEDULERS
 from sim.scheduling.sequence import Sequence
-from tests.strategies import clocks, limits, traces
+from tests.strategies import clocks, machines, traces
 from workloads.trace import Trace
 
 COLUMNS = ("arrival", "first_token", "finish", "cached_tokens", "preemptions", "outcome")
 
-policies = st.sampled_from(list(POLICIES.values()))
-machines = {"trace": traces(), "bounds": limits(), "policy": policies, "clock": clocks(), "cache": st.booleans()}
+IN_ORDER = tuple(name for name in SCHEDULERS if name not in ("inflight_chunked", "dynamic_splitfuse"))
+runs = {"trace": traces(), "machine": machines(), "clock": clocks(), "cache": st.booleans()}
 
 
 def sorted_gaps(outcome: Replay) -> np.ndarray:
@@ -31,10 +31,10 @@ def sorted_gaps(outcome: Replay) -> np.ndarray:
     return np.sort(np.repeat(values, counts))
 
 
-@given(**machines)
-def test_coasting_changes_nothing(trace, bounds, policy, clock, cache):
-    coasted = replay(trace, bounds, policy, clock, prefix_cache=cache)
-    stepped = replay(trace, bounds, policy, clock, prefix_cache=cache, coast=False)
+@given(**runs)
+def test_coasting_changes_nothing(trace, machine, clock, cache):
+    coasted = replay(trace, machine[1], machine[0], clock, prefix_cache=cache)
+    stepped = replay(trace, machine[1], machine[0], clock, prefix_cache=cache, coast=False)
     for column in COLUMNS:
         np.testing.assert_array_equal(getattr(coasted, column), getattr(stepped, column), err_msg=column)
     np.testing.assert_array_equal(sorted_gaps(coasted), sorted_gaps(stepped))
@@ -43,9 +43,9 @@ def test_coasting_changes_nothing(trace, bounds, policy, clock, cache):
     assert len(coasted.iterations.start) <= len(stepped.iterations.start)
 
 
-@given(**machines)
-def test_everybody_leaves_once_and_in_order(trace, bounds, policy, clock, cache):
-    outcome = replay(trace, bounds, policy, clock, prefix_cache=cache)
+@given(**runs)
+def test_everybody_leaves_once_and_in_order(trace, machine, clock, cache):
+    outcome = replay(trace, machine[1], machine[0], clock, prefix_cache=cache)
     assert not (outcome.outcome == UNFINISHED).any()
     served = outcome.outcome == FINISHED
     assert (outcome.first_token[served] > outcome.arrival[served]).all()
@@ -57,9 +57,9 @@ def test_everybody_leaves_once_and_in_order(trace, bounds, policy, clock, cache)
     assert (outcome.finish[~served] == -1).all()
 
 
-@given(**machines)
-def test_tokens_are_conserved(trace, bounds, policy, clock, cache):
-    outcome = replay(trace, bounds, policy, clock, prefix_cache=cache)
+@given(**runs)
+def test_tokens_are_conserved(trace, machine, clock, cache):
+    outcome = replay(trace, machine[1], machine[0], clock, prefix_cache=cache)
     if (outcome.outcome == IGNORED).any():
         return  # a reply that was given up has emitted an unknown part of its tokens
     served = outcome.outcome == FINISHED
@@ -72,9 +72,9 @@ def test_tokens_are_conserved(trace, bounds, policy, clock, cache):
     assert (values * counts).sum() == (outcome.finish - outcome.first_token)[served].sum()
 
 
-@given(**machines)
-def test_littles_law_holds_exactly(trace, bounds, policy, clock, cache):
-    outcome = replay(trace, bounds, policy, clock, prefix_cache=cache)
+@given(**runs)
+def test_littles_law_holds_exactly(trace, machine, clock, cache):
+    outcome = replay(trace, machine[1], machine[0], clock, prefix_cache=cache)
     served = outcome.outcome == FINISHED
     arrival, finish = outcome.arrival[served], outcome.finish[served]
     times = np.concatenate([arrival, finish])
@@ -84,9 +84,9 @@ def test_littles_law_holds_exactly(trace, bounds, policy, clock, cache):
     assert (np.diff(times[order]) * in_system[:-1]).sum() == (finish - arrival).sum()
 
 
-@given(**machines)
-def test_iterations_do_not_overlap_and_idle_means_nothing_waits(trace, bounds, policy, clock, cache):
-    outcome = replay(trace, bounds, policy, clock, prefix_cache=cache)
+@given(**runs)
+def test_iterations_do_not_overlap_and_idle_means_nothing_waits(trace, machine, clock, cache):
+    outcome = replay(trace, machine[1], machine[0], clock, prefix_cache=cache)
     log = outcome.iterations
     assert (log.start[1:] >= log.end[:-1]).all()
     idle = np.flatnonzero(log.start[1:] > log.end[:-1])
@@ -96,17 +96,17 @@ def test_iterations_do_not_overlap_and_idle_means_nothing_waits(trace, bounds, p
         assert not waiting.any(), "the replica was idle although somebody was in the system"
 
 
-@given(**machines)
-def test_first_come_first_served_lets_nobody_overtake(trace, bounds, policy, clock, cache):
-    outcome = replay(trace, bounds, policy, clock, prefix_cache=cache)
+@given(trace=traces(), machine=machines(IN_ORDER), clock=clocks(), cache=st.booleans())
+def test_first_come_first_served_lets_nobody_overtake(trace, machine, clock, cache):
+    outcome = replay(trace, machine[1], machine[0], clock, prefix_cache=cache)
     served = np.flatnonzero(outcome.outcome == FINISHED)
     order = served[np.lexsort((served, outcome.arrival[served]))]
     assert (np.diff(outcome.first_token[order]) >= 0).all()
 
 
-@given(**machines)
-def test_doubling_all_ticks_doubles_all_results(trace, bounds, policy, clock, cache):
-    once = replay(trace, bounds, policy, clock, prefix_cache=cache)
+@given(**runs)
+def test_doubling_all_ticks_doubles_all_results(trace, machine, clock, cache):
+    once = replay(trace, machine[1], machine[0], clock, prefix_cache=cache)
     slower = IterationClock(
         base=2 * clock.base,
         tokens_ticks=[2 * t for t in clock.tokens_ticks],
@@ -114,19 +114,20 @@ def test_doubling_all_ticks_doubles_all_results(trace, bounds, policy, clock, ca
         decode_ticks=2 * clock.decode_ticks,
         context_ticks=2 * clock.context_ticks,
         prompt_ticks=lambda *chunks: 2 * clock.prompt_ticks(*chunks),
+        tile_tokens=clock.tile_tokens,
     )
     later = replace(trace, arrival_seconds=2 * trace.arrival_seconds, think_seconds=2 * trace.think_seconds)
-    twice = replay(later, bounds, policy, slower, prefix_cache=cache)
+    twice = replay(later, machine[1], machine[0], slower, prefix_cache=cache)
     served = once.outcome == FINISHED
     np.testing.assert_array_equal(twice.outcome, once.outcome)
     np.testing.assert_array_equal(twice.finish[served], 2 * once.finish[served])
     np.testing.assert_array_equal(twice.first_token[served], 2 * once.first_token[served])
 
 
-@given(**machines)
-def test_caching_never_computes_more_prompt_tokens_unless_somebody_is_preempted(trace, bounds, policy, clock, cache):
-    with_cache = replay(trace, bounds, policy, clock, prefix_cache=True)
-    without = replay(trace, bounds, policy, clock, prefix_cache=False)
+@given(**runs)
+def test_caching_never_computes_more_prompt_tokens_unless_somebody_is_preempted(trace, machine, clock, cache):
+    with_cache = replay(trace, machine[1], machine[0], clock, prefix_cache=True)
+    without = replay(trace, machine[1], machine[0], clock, prefix_cache=False)
     if with_cache.preemptions.any() or without.preemptions.any():
         return
     np.testing.assert_array_equal(with_cache.outcome, without.outcome)
@@ -136,25 +137,27 @@ def test_caching_never_computes_more_prompt_tokens_unless_somebody_is_preempted(
     assert (with_cache.cached_tokens < trace.prompt_tokens).all(), "at least one token is always computed"
 
 
-@given(trace=traces(), bounds=limits(), policy=policies, clock=clocks())
-def test_a_cache_without_anything_shared_changes_nothing_unless_somebody_is_preempted(trace, bounds, policy, clock):
+@given(trace=traces(), machine=machines(), clock=clocks())
+def test_a_cache_without_anything_shared_changes_nothing_unless_somebody_is_preempted(trace, machine, clock):
     private = replace(trace, segments=None)
-    with_cache = replay(private, bounds, policy, clock, prefix_cache=True)
-    without = replay(private, bounds, policy, clock)
+    with_cache = replay(private, machine[1], machine[0], clock, prefix_cache=True)
+    without = replay(private, machine[1], machine[0], clock)
     if without.preemptions.any():
         return
     for column in COLUMNS:
         np.testing.assert_array_equal(getattr(with_cache, column), getattr(without, column), err_msg=column)
 
 
-@given(policy=policies, order=st.permutations(range(6)), bounds=limits())
-def test_ties_break_by_request_whatever_the_order_in_which_sources_were_created(policy, order, bounds):
+@given(machine=machines(), order=st.permutations(range(6)))
+def test_ties_break_by_request_whatever_the_order_in_which_sources_were_created(machine, order):
+    policy, bounds = machine
+
     def serve(indices: list[int]) -> dict[int, int]:
         env, finish = Environment(initial_time=0), {}
         engine = Engine(
             env,
-            Ledger(bounds),
-            policy,
+            Ledger(bounds, late_release=policy.late_release),
+            policy.policy,
             uniform_clock(100, 1, 2048),
             started=lambda sequence, now: None,
             ended=lambda sequence, now, served: finish.__setitem__(sequence.index, now),
@@ -177,7 +180,7 @@ def test_a_follower_without_think_time_is_seen_by_the_decision_of_the_same_insta
         previous=np.array([-1, 0]),
         think_seconds=np.zeros(2),
     )
-    outcome = replay(both, Limits(100), POLICIES["prefill_first"], uniform_clock(1000, 1, 100))
+    outcome = replay(both, Limits(100), SCHEDULERS["prefill_first"], uniform_clock(1000, 1, 100))
     assert outcome.arrival.tolist() == [0, 1004]
     assert outcome.finish.tolist() == [1004, 2008]
 
@@ -192,13 +195,13 @@ def test_requests_that_can_never_be_served_are_rejected_and_release_their_follow
         think_seconds=np.zeros(4),
     )
     bounds = Limits(blocks=10, block_tokens=16, tokens=512, context=1000)
-    for policy in POLICIES.values():
-        outcome = replay(trace, bounds, policy, uniform_clock(1000, 1, 2000))
+    for name in ("prefill_first", "inflight_batching", "max_utilization"):
+        outcome = replay(trace, bounds, SCHEDULERS[name], uniform_clock(1000, 1, 2000))
         # 600 tokens exceed the iteration, 10 + 300 the pool of 160.
         assert outcome.outcome.tolist() == [FINISHED, REJECTED, REJECTED, FINISHED]
 
 
-@pytest.mark.parametrize("policy", POLICIES.values())
+@pytest.mark.parametrize("policy", SCHEDULERS.values())
 def test_same_trace_same_columns_byte_for_byte(policy):
     rng = np.random.default_rng(5)
     n = 300

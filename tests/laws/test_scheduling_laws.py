@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.engine import replay as replay_module
 from sim.engine.replay import replay
-from sim.scenario import POLICIES
 from sim.scheduling.ledger import Ledger
-from tests.strategies import clocks, limits, traces
+from sim.scheduling.schedulers import SCHEDULERS
+from tests.strategies import clocks, limits, machines, traces
 
 
-def watched(policy, ledgers):
+def watched(scheduler, ledgers):
     """Wrap a policy so that limits are checked after each of its decisions."""
 
     def check(ledger: Ledger) -> None:
         bounds, cohort, pool = ledger.limits, ledger.cohort, ledger.pool
-        policy(ledger)
+        scheduler.policy(ledger)
         ledgers.append(ledger)
         decodes, chunks = ledger.decodes, ledger.chunks
         assert ledger.running <= bounds.sequences
@@ -27,12 +29,13 @@ def watched(policy, ledgers):
         assert ledger.cached_context == sum(s.computed for s, _ in chunks)
         assert decodes == (cohort.count - len(ledger.held) if decodes else 0)
         if chunks:
-            assert ledger.new_tokens + decodes <= bounds.tokens
+            assert ledger.new_tokens + decodes <= max(bounds.tokens, decodes)
             if bounds.paddings is not None:
                 longest = max(s.tokens for s, _ in chunks)
                 assert longest * len(chunks) <= bounds.tokens or decodes
         used = sum(bounds.blocks_for(cohort.computed(s)) for s in cohort.members())
         used += sum(bounds.blocks_for(s.allocated) for s in ledger.partial)
+        used += sum(bounds.blocks_for(s.computed) for s in ledger.lingering)
         assert pool.total - pool.free <= used, "blocks are held that nobody uses"
         if not _shares(ledger):
             assert pool.total - pool.free == used
@@ -40,27 +43,27 @@ def watched(policy, ledgers):
         waiting = [s.index for s in ledger.waiting]
         assert not running & set(waiting), "somebody both runs and waits"
         assert len(set(waiting)) == len(waiting)
-        if not running and not ledger.ignored and not ledger.preempted:
+        if not (running or ledger.ignored or ledger.preempted or ledger.lingering):
             assert not waiting, "nothing runs although the machine is empty and somebody waits"
 
-    return check
+    return replace(scheduler, policy=check)
 
 
 def _shares(ledger: Ledger) -> bool:
-    return any(s.path for s in (*ledger.partial, *ledger.cohort.members()))
+    return any(s.path for s in (*ledger.partial, *ledger.lingering, *ledger.cohort.members()))
 
 
 @given(
     trace=traces(),
-    bounds=limits(),
-    policy=st.sampled_from(list(POLICIES.values())),
+    machine=machines(),
     clock=clocks(),
     cache=st.booleans(),
     coast=st.booleans(),
 )
-def test_limits_are_respected_and_blocks_balance(trace, bounds, policy, clock, cache, coast):
+def test_limits_are_respected_and_blocks_balance(trace, machine, clock, cache, coast):
+    scheduler, bounds = machine
     ledgers: list[Ledger] = []
-    outcome = replay(trace, bounds, watched(policy, ledgers), clock, prefix_cache=cache, coast=coast)
+    outcome = replay(trace, bounds, watched(scheduler, ledgers), clock, prefix_cache=cache, coast=coast)
     if ledgers:
         last = ledgers[-1]
         assert last.pool.free == last.pool.total, "blocks allocated are not blocks freed"
@@ -72,11 +75,11 @@ def test_limits_are_respected_and_blocks_balance(trace, bounds, policy, clock, c
 
 @given(trace=traces(), bounds=limits(), clock=clocks(), cache=st.booleans())
 def test_inflight_batching_never_preempts(trace, bounds, clock, cache):
-    outcome = replay(trace, bounds, POLICIES["inflight_batching"], clock, prefix_cache=cache)
+    outcome = replay(trace, bounds, SCHEDULERS["inflight_batching"], clock, prefix_cache=cache)
     assert not outcome.preemptions.any()
 
 
 @given(trace=traces(), bounds=limits(), clock=clocks(), cache=st.booleans())
 def test_prefill_first_never_mixes_prompts_and_decodes(trace, bounds, clock, cache):
-    log = replay(trace, bounds, POLICIES["prefill_first"], clock, prefix_cache=cache).iterations
+    log = replay(trace, bounds, SCHEDULERS["prefill_first"], clock, prefix_cache=cache).iterations
     assert not ((log.prompts > 0) & (log.decodes > 0)).any()

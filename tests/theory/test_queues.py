@@ -8,8 +8,8 @@ from scipy.special import stdtrit
 
 from sim.engine.clock import TICKS_PER_SECOND, IterationClock, seconds
 from sim.engine.replay import replay
-from sim.scenario import POLICIES
 from sim.scheduling.batch import Limits
+from sim.scheduling.schedulers import SCHEDULERS
 from workloads.trace import Trace
 
 MICROSECOND = TICKS_PER_SECOND // 1_000_000
@@ -30,13 +30,13 @@ def mean_waits(policy: str, load: float, prompts: np.ndarray, clock: IterationCl
         pick = rng.integers(0, len(prompts), n)
         arrival = np.cumsum(rng.exponential(service.mean() / load, n))
         one = np.ones(n, dtype=np.int64)
-        outcome = replay(Trace(arrival, prompts[pick], one, one), ONE_SEAT, POLICIES[policy], clock)
+        outcome = replay(Trace(arrival, prompts[pick], one, one), ONE_SEAT, SCHEDULERS[policy], clock)
         sojourn = seconds(outcome.finish - outcome.arrival)
         means.append((sojourn - service[pick])[400:].mean())
     return np.array(means)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", ["prefill_first", "inflight_batching", "chunked_prefill"])
 @pytest.mark.parametrize("load", [0.5, 0.8])
 def test_one_seat_and_equal_prompts_is_an_m_d_1_queue(policy, load):
     prompts = np.array([100])
@@ -46,7 +46,7 @@ def test_one_seat_and_equal_prompts_is_an_m_d_1_queue(policy, load):
     assert_within(waits, expected)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", ["prefill_first", "inflight_batching", "chunked_prefill"])
 @pytest.mark.parametrize("load", [0.5, 0.8])
 def test_one_seat_and_mixed_prompts_is_an_m_g_1_queue(policy, load):
     prompts = np.array([10, 10, 10, 3000])
@@ -63,13 +63,13 @@ def assert_within(means: np.ndarray, expected: float) -> None:
     assert half < 0.2 * expected, "the interval is too wide to prove anything"
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", ["prefill_first", "inflight_batching", "chunked_prefill"])
 def test_saturation_throughput_is_the_batch_by_the_iteration_time(policy):
     seats, output = 32, 400
     n = 20 * seats
     trace = Trace(np.zeros(n), np.full(n, 16), np.full(n, output, dtype=np.int64), np.full(n, output, dtype=np.int64))
     bounds = Limits(blocks=100_000, sequences=seats, tokens=4096, context=4096)
-    outcome = replay(trace, bounds, POLICIES[policy], microsecond_clock(1000, 0))
+    outcome = replay(trace, bounds, SCHEDULERS[policy], microsecond_clock(1000, 0))
     tokens_per_second = n * output / seconds(outcome.finish.max())
     # Each wave of `seats` requests takes one prompt iteration and 399 decoding iterations.
     assert tokens_per_second == pytest.approx(seats / seconds(1000 * MICROSECOND), rel=1e-12)

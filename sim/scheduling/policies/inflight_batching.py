@@ -12,19 +12,20 @@ Chunks = list[tuple[Sequence, int]]
 
 
 def inflight_batching(
-    ledger: Ledger, *, chunking: str | None = None, chunk_unit: int = 64, static: bool = False
+    ledger: Ledger, *, chunking: str | None = None, chunk_unit: int | None = None, static: bool = False
 ) -> None:
     """Everybody who decodes, then prompts in order of arrival as far as tokens and promised blocks allow.
 
     A request is admitted only if blocks for its prompt and the longest reply it declared can be promised, so nobody is
-    ever preempted (GUARANTEED_NO_EVICT), and nobody overtakes a request that has to wait for blocks.
+    ever preempted (GUARANTEED_NO_EVICT), and nobody overtakes a request that has to wait for blocks. Exception: where
+    prompts are cut, one that gets its first chunk can be overtaken by a shorter one behind it.
     Source: TensorRT-LLM capacityScheduler.cpp and microBatchScheduler.cpp, published in 2025; the scheduler of January
     2024 was closed, so that its rules are reconstructed from these.
 
     Parameters
     ----------
     chunking : None for whole prompts only, or how a budget too small for all prompts is shared: see `chunk_sizes`.
-    chunk_unit : chunks that do not end a prompt are a multiple of this many tokens.
+    chunk_unit : chunks that do not end a prompt are a multiple of this many tokens; a block unless said otherwise.
     static : admit only when nobody decodes (STATIC_BATCH).
     """
     if static and ledger.cohort.count:
@@ -38,7 +39,9 @@ def inflight_batching(
     else:
         places = ledger.limits.sequences - ledger.decodes
         contexts = [sequence for sequence, _ in zip(_promised(ledger), range(places), strict=False)]
-        run_chunks(ledger, chunk_sizes(contexts, ledger.tokens_left, chunking, chunk_unit))
+        run_chunks(
+            ledger, chunk_sizes(contexts, ledger.tokens_left, chunking, chunk_unit or ledger.limits.block_tokens)
+        )
 
 
 def _decode_within_budget(ledger: Ledger) -> None:
@@ -67,6 +70,9 @@ def _promised(ledger: Ledger) -> Iterator[Sequence]:
     yield from list(ledger.partial)
     available = ledger.pool.free - ledger.guaranteed
     for sequence in list(ledger.waiting):
+        if not ledger.can_ever_hold(sequence, sequence.prompt + sequence.longest_reply):
+            ledger.ignore(sequence)
+            continue
         hit, idle = ledger.pool.match(sequence)
         available -= ledger.limits.blocks_for(sequence.prompt + sequence.longest_reply) - hit + idle
         if available < 0:

@@ -8,7 +8,9 @@ from sim.scheduling.policies.inflight_batching import chunk_sizes, run_chunks
 from sim.scheduling.sequence import Sequence
 
 
-def max_utilization(ledger: Ledger, *, chunking: str | None = None, chunk_unit: int = 64, lookahead: int = 1) -> None:
+def max_utilization(
+    ledger: Ledger, *, chunking: str | None = None, chunk_unit: int | None = None, lookahead: int = 1
+) -> None:
     """Everybody in order of arrival, whether prompt or decode, with blocks for one step only.
 
     A request for which blocks are missing makes the last one behind it that has begun, or itself, give up its blocks;
@@ -20,6 +22,8 @@ def max_utilization(ledger: Ledger, *, chunking: str | None = None, chunk_unit: 
     chunking, chunk_unit : see `inflight_batching`.
     lookahead : steps ahead for which a decoding request wants blocks, 1 or 2.
     """
+    for sequence in [s for s in ledger.waiting if not ledger.can_ever_hold(s)]:
+        ledger.ignore(sequence)
     fitting = _fitting(ledger, lookahead)
     contexts: list[Sequence] = []
     decoding: list[Sequence] = []
@@ -42,7 +46,8 @@ def max_utilization(ledger: Ledger, *, chunking: str | None = None, chunk_unit: 
     if chunking is None:
         run_chunks(ledger, [(s, s.tokens - s.computed) for s in contexts], promise=False)
     else:
-        run_chunks(ledger, chunk_sizes(contexts, ledger.tokens_left, chunking, chunk_unit), promise=False)
+        unit = chunk_unit or ledger.limits.block_tokens
+        run_chunks(ledger, chunk_sizes(contexts, ledger.tokens_left, chunking, unit), promise=False)
 
 
 def _fitting(ledger: Ledger, lookahead: int) -> list[Sequence]:

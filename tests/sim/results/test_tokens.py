@@ -15,8 +15,8 @@ from sim.engine.log import Iterations
 from sim.engine.replay import replay
 from sim.results.result import Result
 from sim.results.tokens import decode_ends, has_token_times, inter_token_windows, token_times
-from sim.scenario import POLICIES
 from sim.scheduling.batch import Limits
+from sim.scheduling.schedulers import SCHEDULERS
 from tests.strategies import clocks, limits, traces
 from workloads.trace import Trace
 
@@ -26,7 +26,7 @@ CLOCK = uniform_clock(1000, 1, 4096)
 @st.composite
 def results(draw: st.DrawFn) -> Result:
     trace, machine = draw(traces()), draw(limits())
-    policy = POLICIES[draw(st.sampled_from(["prefill_first", "inflight_batching"]))]
+    policy = SCHEDULERS[draw(st.sampled_from(["prefill_first", "inflight_batching"]))]
     return Result(trace, machine, replay(trace, machine, policy, draw(clocks()), prefix_cache=draw(st.booleans())))
 
 
@@ -78,10 +78,10 @@ def test_requests_that_were_preempted_or_turned_away_are_refused_by_name() -> No
     lengths = np.array([30, 30, 400])
     trace = Trace(np.zeros(3), lengths, lengths, lengths)
     machine = Limits(blocks=20, block_tokens=4, sequences=4, tokens=200, context=200)
-    result = Result(trace, machine, replay(trace, machine, POLICIES["prefill_first"], CLOCK))
+    result = Result(trace, machine, replay(trace, machine, SCHEDULERS["prefill_first"], CLOCK))
     assert result.replay.preemptions.sum() > 0
     assert not has_token_times(result).all()
     with pytest.raises(ValueError, match="request 2 was preempted or not served"):
         token_times(result, np.array([2]))
     roomy = replace(machine, blocks=400)
-    assert has_token_times(Result(trace, roomy, replay(trace, roomy, POLICIES["prefill_first"], CLOCK)))[:2].all()
+    assert has_token_times(Result(trace, roomy, replay(trace, roomy, SCHEDULERS["prefill_first"], CLOCK)))[:2].all()

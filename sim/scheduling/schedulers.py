@@ -1,0 +1,50 @@
+"""The schedulers that can be asked for by name: a policy, and what it assumes of the ledger."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from sim.scheduling.ledger import Policy
+from sim.scheduling.policies.chunked_prefill import chunked_prefill
+from sim.scheduling.policies.decode_first import decode_first
+from sim.scheduling.policies.dynamic_splitfuse import dynamic_splitfuse
+from sim.scheduling.policies.inflight_batching import inflight_batching
+from sim.scheduling.policies.max_utilization import max_utilization
+from sim.scheduling.policies.orca import orca, static_batching
+from sim.scheduling.policies.prefill_first import prefill_first
+
+
+@dataclass(frozen=True)
+class Scheduler:
+    """A policy and its surroundings.
+
+    Attributes
+    ----------
+    policy : what runs next.
+    system : the system and version whose rules these are.
+    cuts_prompts : whether a prompt may be longer than the tokens of one iteration.
+    late_release : whether blocks of a finished request come back only with the next iteration.
+    """
+
+    policy: Policy
+    system: str
+    cuts_prompts: bool = False
+    late_release: bool = False
+
+
+SCHEDULERS = {
+    "prefill_first": Scheduler(prefill_first, "vLLM 0.2 to 0.4"),
+    "inflight_batching": Scheduler(inflight_batching, "TensorRT-LLM, GUARANTEED_NO_EVICT (reconstructed for 2024)"),
+    "inflight_chunked": Scheduler(
+        partial(inflight_batching, chunking="FIRST_COME_FIRST_SERVED"),
+        "TensorRT-LLM, GUARANTEED_NO_EVICT with chunked context",
+        cuts_prompts=True,
+    ),
+    "max_utilization": Scheduler(max_utilization, "TensorRT-LLM, MAX_UTILIZATION"),
+    "chunked_prefill": Scheduler(chunked_prefill, "vLLM V1 (0.33)", cuts_prompts=True),
+    "decode_first": Scheduler(decode_first, "Sarathi-Serve", cuts_prompts=True),
+    "dynamic_splitfuse": Scheduler(dynamic_splitfuse, "DeepSpeed-MII", cuts_prompts=True, late_release=True),
+    "orca": Scheduler(orca, "Orca"),
+    "static_batching": Scheduler(static_batching, "FasterTransformer"),
+}
