@@ -16,13 +16,15 @@ def max_utilization(
     A request for which blocks are missing makes the last one behind it that has begun, or itself, give up its blocks;
     that one keeps its place and is recomputed when it fits. Nothing behind it is considered in this iteration.
     Source: TensorRT-LLM capacityScheduler.cpp, MaxUtilizationScheduler.
+    Exception: without chunking a paused request whose text has outgrown the iteration's tokens is given up.
 
     Parameters
     ----------
     chunking, chunk_unit : see `inflight_batching`.
     lookahead : steps ahead for which a decoding request wants blocks, 1 or 2.
     """
-    for sequence in [s for s in ledger.waiting if not ledger.can_ever_hold(s)]:
+    possible = ledger.can_ever_run if chunking is None else ledger.can_ever_hold
+    for sequence in [s for s in ledger.waiting if not possible(s)]:
         ledger.ignore(sequence)
     fitting = _fitting(ledger, lookahead)
     contexts: list[Sequence] = []
