@@ -87,6 +87,7 @@ def traces(draw: st.DrawFn, *, most: int = 24) -> Trace:
             prompt[i] += sum(length for _, _, length in row)
         rows.append(row)
     slack = rng.integers(0, draw(st.sampled_from([0, 40])) + 1, n)
+    levels = draw(st.sampled_from([0, 3]))
     return Trace(
         arrival_seconds=arrival / TICKS_PER_SECOND,
         prompt_tokens=prompt,
@@ -95,4 +96,5 @@ def traces(draw: st.DrawFn, *, most: int = 24) -> Trace:
         segments=Segments.from_lists(rows),
         previous=previous,
         think_seconds=rng.integers(0, 3, n) * 1000 / TICKS_PER_SECOND,
+        priority=rng.integers(0, levels, n) if levels else None,
     )

@@ -62,6 +62,7 @@ class Trace:
     segments : which prompt tokens are equal, or None if the source says nothing about it.
     previous : (requests,) the request whose end releases this one, or -1; None if nobody waits for anybody.
     think_seconds : (requests,) between the end of `previous` and the arrival of this request.
+    priority : (requests,) the smaller, the more urgent; None if all are equal.
     session : (requests,) conversation to which a request belongs, a number of its own if to none; None if unknown.
     name : what to call the workload in tables.
     notes : sentences that a reader of results must know (estimated lengths, spread time stamps, skipped lines ...).
@@ -75,6 +76,7 @@ class Trace:
     previous: Integers | None = None
     think_seconds: Floats | None = None
     session: Integers | None = None
+    priority: Integers | None = None
     name: str = "trace"
     notes: tuple[str, ...] = field(default=())
 

@@ -58,6 +58,8 @@ class IterationClock:
     decode_ticks, context_ticks : [ticks] per decoding iteration, and per key that it reads.
     tile_tokens : keys that each decoding sequence costs beyond those it reads.
     prompt_ticks : (pairs, cached context tokens, new tokens of the prompts) -> [ticks]
+    mixed_ticks : (pairs, cached, new tokens, decoding sequences, keys they read) -> [ticks], instead of both parts in
+        an iteration that has both; None where they are a plain sum.
     """
 
     base: int
@@ -67,6 +69,7 @@ class IterationClock:
     context_ticks: int
     prompt_ticks: Callable[[int, int, int], int]
     tile_tokens: int = 0
+    mixed_ticks: Callable[[int, int, int, int, int], int] | None = None
 
     def iteration(self, samples: int, new_tokens: int, pairs: int, cached: int, decodes: int, context: int) -> int:
         """Return the ticks of an iteration of chunks of prompts (or none) and `decodes` decoding sequences (or none).
@@ -75,6 +78,8 @@ class IterationClock:
         is the sum of computed tokens of the decoding sequences, before this iteration adds one to each.
         """
         cost = self.base + self.tokens_ticks[new_tokens + decodes] + self.samples_ticks[samples + decodes]
+        if new_tokens and decodes and self.mixed_ticks:
+            return cost + self.mixed_ticks(pairs, cached, new_tokens, decodes, context + decodes)
         if new_tokens:
             cost += self.prompt_ticks(pairs, cached, new_tokens)
         if decodes:
@@ -86,10 +91,10 @@ def roofline_clock(model: IterationModel, most_tokens: int, most_samples: int) -
     """Tabulate an iteration model for up to `most_tokens` new tokens and `most_samples` samples, rounding up."""
     slopes = model.prefill_attention_slopes
     sharpness = slopes.sharpness
-    launch, per_pair, per_kv_token, per_new_token = (TICKS_PER_SECOND * slope for slope in slopes[:4])
+    launch, per_pair, per_kv_token, per_new_token, moved = (TICKS_PER_SECOND * slope for slope in slopes[:5])
 
     def prompt_ticks(pairs: int, cached: int, new_tokens: int) -> int:
-        compute, memory = pairs * per_pair, cached * per_kv_token + new_tokens * per_new_token
+        compute, memory = pairs * per_pair, cached * per_kv_token + new_tokens * per_new_token + pairs * moved
         larger, smaller = (compute, memory) if compute > memory else (memory, compute)
         return math.ceil(launch + float(together(larger, smaller / larger, sharpness)))
 
@@ -101,7 +106,13 @@ def roofline_clock(model: IterationModel, most_tokens: int, most_samples: int) -
         context_ticks=int(ticks(model.decode_attention_seconds_per_kv_token)),
         prompt_ticks=prompt_ticks,
         tile_tokens=model.efficiency.decode_tile_tokens,
+        mixed_ticks=_mixed_ticks(model),
     )
+
+
+def _mixed_ticks(model: IterationModel) -> Callable[[int, int, int, int, int], int] | None:
+    slopes = model.mixed_attention_slopes
+    return slopes and (lambda *sums: math.ceil(TICKS_PER_SECOND * slopes.seconds(*sums)))
 
 
 def uniform_clock(base: int, per_token: int, most_tokens: int) -> IterationClock:

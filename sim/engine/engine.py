@@ -11,6 +11,7 @@ from simpy.events import EventPriority
 
 from sim.engine.clock import IterationClock
 from sim.engine.log import SHORT, Log
+from sim.scheduling.batch import Order
 from sim.scheduling.ledger import Ledger, Policy
 from sim.scheduling.sequence import Sequence
 
@@ -41,7 +42,8 @@ class Engine:
 
     While only decoding goes on, decisions can change at the next completion, at a shortage of blocks, or at an
     arrival. The engine plans all iterations up to the first of these at once; an arrival cuts the plan after the
-    iteration in flight, unless the head of the queue is already refused, for then nobody behind it can be served.
+    iteration in flight, unless the head of the queue is already refused, for then nobody behind it can be served
+    (policies with an order of their own say so: `Ledger.order`).
     Step by step is the same with a horizon of one iteration, and gives the same ticks.
 
     Parameters
@@ -219,7 +221,7 @@ class Engine:
         self._first = self._decode_ticks[count] + slope * (ledger.context + count)
         self._growth = slope * count
         self._planned = planned = ledger.quiet_iterations() if self._coast else 1
-        self._interruptible = planned > 1 and not ledger.refusal
+        self._interruptible = planned > 1 and not (ledger.refusal and ledger.order == Order.ARRIVAL)
         self._write_row()
 
     def _write_row(self) -> None:

@@ -37,7 +37,7 @@ class Log:
     `Refusal`).
     """
 
-    __slots__ = ("gaps", "long", "short")
+    __slots__ = ("chunks", "gaps", "long", "pauses", "short")
 
     def __init__(self) -> None:
         """Start empty."""
@@ -45,6 +45,10 @@ class Log:
         self.short = array("i")
         self.gaps = array("q")
         """Ends of gaps between tokens that the rows do not show, each followed by the gap itself [ticks]."""
+        self.chunks = array("q")
+        """Of each chunk of a prompt: row, request, tokens computed before it, its tokens, 1 if it ends the prompt."""
+        self.pauses = array("q")
+        """Row, request, and 1 if it was preempted before that row, 0 if it decodes and sits that row out."""
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -65,7 +69,9 @@ class Log:
         wide = np.frombuffer(self.long, dtype=np.int64).reshape(-1, len(LONG))
         narrow = np.frombuffer(self.short, dtype=np.int32).reshape(-1, len(SHORT)).astype(np.int64)
         values = {name: wide[:, i] for i, name in enumerate(LONG)} | {n: narrow[:, i] for i, n in enumerate(SHORT)}
-        return Iterations(gaps=np.frombuffer(self.gaps, dtype=np.int64).reshape(-1, 2), **values)
+        lists = {"gaps": (self.gaps, 2), "chunks": (self.chunks, 5), "pauses": (self.pauses, 3)}
+        values |= {n: np.frombuffer(rows, dtype=np.int64).reshape(-1, width) for n, (rows, width) in lists.items()}
+        return Iterations(**values)
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,7 @@ class Iterations:
     """The columns of a `Log` (see there) as arrays of shape (stretches,), and what follows from them.
 
     `gaps` has a row for each gap between tokens that spans a preemption or a pause: when it ended, and how long it was.
+    `chunks`, (chunks, 5), and `pauses`, (pauses, 3), say which request the rows are about: see `Log`.
     """
 
     start: npt.NDArray[np.int64]
@@ -93,6 +100,8 @@ class Iterations:
     preempted: npt.NDArray[np.int64]
     refusal: npt.NDArray[np.int64]
     gaps: npt.NDArray[np.int64]
+    chunks: npt.NDArray[np.int64]
+    pauses: npt.NDArray[np.int64]
 
     @property
     def duration(self) -> npt.NDArray[np.int64]:

@@ -37,6 +37,7 @@ class Replay:
     outcome : index into `OUTCOMES`. `rejected`: longer than the context or than the machine could ever hold, refused on
         arrival. `ignored`: given up by the scheduler. `unfinished`: still waiting when nothing could go on.
     iterations : the log.
+    clock : what an iteration costs.
     evicted_blocks : cached blocks given up for others.
     """
 
@@ -47,6 +48,7 @@ class Replay:
     preemptions: npt.NDArray[np.int64]
     outcome: npt.NDArray[np.int8]
     iterations: Iterations
+    clock: IterationClock
     evicted_blocks: int
 
 
@@ -162,6 +164,8 @@ class _Replica:
         limits = self.limits
         longest = max(output, min(longest, limits.context - prompt))
         sequence = Sequence(index, arrival, prompt, output, longest, self._paths[run] if run >= 0 else ())
+        if self.trace.priority is not None:
+            sequence.priority = int(self.trace.priority[index])
         held = limits.blocks_for(prompt + output - 1)
         too_long = prompt + output > limits.context or prompt > self._longest_prompt
         if too_long or held + limits.watermark_blocks > limits.blocks:
@@ -212,6 +216,7 @@ class _Replica:
             preemptions=np.frombuffer(self.preemptions, dtype=np.int32).astype(np.int64),
             outcome=np.frombuffer(self.state, dtype=np.int8),
             iterations=self.engine.log.columns(),
+            clock=self.engine.clock,
             evicted_blocks=getattr(self.ledger.pool, "evicted", 0),
         )
 

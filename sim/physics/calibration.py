@@ -22,6 +22,8 @@ FOLDS = 5
 
 CALIBRATED = Path(__file__).with_name("calibrated")
 
+TILES = ("decode_tile_tokens", "mixed_tile_tokens")
+
 _RATE_FIELDS = tuple(field.name for field in fields(Rate) if field.name != "source")
 _LINK_FIELDS = tuple(field.name for field in fields(Links))
 
@@ -95,7 +97,7 @@ def _table(path: Path) -> dict[str, Any]:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a calibration: {error}") from None
-    allowed = (*RATES, "decode_tile_tokens", "links")
+    allowed = (*RATES, *TILES, "links")
     if unknown := sorted(name for name, value in table.items() if isinstance(value, dict) and name not in allowed):
         raise ValueError(f"{path}: unknown constants {', '.join(unknown)}; allowed are {', '.join(allowed)}")
     return table
@@ -105,7 +107,7 @@ def _with(constants: Mapping[str, Mapping[str, Any]], fold: int | None) -> Effic
     values: dict[str, Any] = {}
     for name, entry in constants.items():
         numbers = entry if fold is None else {**entry, **entry["folds"][fold]}
-        if name == "decode_tile_tokens":
+        if name in TILES:
             values[name] = int(numbers["tokens"])
         elif name == "links":
             given = {key: numbers[key] for key in _LINK_FIELDS if key in numbers}

@@ -53,6 +53,8 @@ class Efficiency:
     prefill_attention_8bit, decode_attention_8bit : the same where the cache is kept in 8 bits or fewer.
     decode_tile_tokens : keys that a decoding sequence costs beyond its context: it is read in tiles, one thread block
         a sequence and KV head, and each has a start and an end.
+    mixed_attention, mixed_tile_tokens : prompts and decoding sequences in one kernel, and the keys that every query
+        tile costs beyond those it sees; see `sim.physics.mixed_attention`.
     links : see `Links`.
     """
 
@@ -68,6 +70,8 @@ class Efficiency:
     decode_attention: Rate
     decode_attention_8bit: Rate
     decode_tile_tokens: int
+    mixed_attention: Rate
+    mixed_tile_tokens: int
     links: Links
 
 
@@ -82,10 +86,10 @@ def generic() -> Efficiency:
     decode = Rate(10e-6, 0.50, 0.80, f"{GRIDS}; compute as in prefill, it binds with latent attention only")
     return Efficiency(
         level="generic",
-        gemm=Rate(3.5e-6, 0.78, 0.82, GRIDS),
-        gemm_8bit=Rate(7e-6, 0.55, 0.80, f"{GRIDS}; fp8, used for int8 and 4 bits too; quantising pass included"),
+        gemm=Rate(4.75e-6, 0.78, 0.82, f"{GRIDS}; launch: the mean of A100 (6.3 us) and H100 (3.2 us)"),
+        gemm_8bit=Rate(8e-6, 0.55, 0.80, f"{GRIDS}; fp8, used for int8 and 4 bits too; quantising pass included"),
         gemm_narrow_weights=Rate(
-            7e-6, 0.70, 0.80, "A100 tables of weight-only products (TensorRT-LLM 1.0, Apache-2.0)"
+            12e-6, 0.70, 0.85, "A100 tables of weight-only products (TensorRT-LLM 1.0, Apache-2.0)"
         ),
         experts=experts,
         experts_8bit=experts,
@@ -95,6 +99,8 @@ def generic() -> Efficiency:
         decode_attention=decode,
         decode_attention_8bit=decode,
         decode_tile_tokens=64,
+        mixed_attention=Rate(9e-6, 0.6, 0.9, "mixed batches on RTX 4090 and RTX PRO 6000 (LLMServingSim, MIT)"),
+        mixed_tile_tokens=140,
         links=Links(5e-6, 0.58, 11e-6, 0.72, 20e-6, 16e9, False, f"{GRIDS}, all-reduce inside CUDA graphs on NVLink"),
     )
 
@@ -103,4 +109,4 @@ def datasheet() -> Efficiency:
     """Return the bare roofline: every peak reached, nothing costs a launch; 30-50 % too fast, never a prediction."""
     full = Rate(0.0, 1.0, 1.0, "the datasheet taken at its word")
     links = Links(0.0, 1.0, 0.0, 1.0, 0.0, None, True, full.source)
-    return Efficiency("datasheet", **dict.fromkeys(RATES, full), decode_tile_tokens=0, links=links)
+    return Efficiency("datasheet", **dict.fromkeys(RATES, full), decode_tile_tokens=0, mixed_tile_tokens=0, links=links)

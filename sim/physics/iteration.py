@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +12,7 @@ from hardware_profiles.profile import HardwareProfile
 from sim.physics import efficiency as constants
 from sim.physics.collectives import all_gather_seconds, all_reduce_seconds, fast_link
 from sim.physics.efficiency import Efficiency
+from sim.physics.mixed_attention import QUERY_TILE, MixedSlopes
 from sim.physics.operators import (
     STREAM_BYTES,
     attention_flops_per_pair,
@@ -21,9 +21,11 @@ from sim.physics.operators import (
     kv_elements_per_layer,
     layer_operators,
     prefill_bytes_per_token,
+    score_bytes_per_pair,
 )
 from sim.physics.parallelism import Parallelism
 from sim.physics.precision import PRECISIONS, Precision, compute_unit, sixteen_bit_unit
+from sim.physics.prefill_attention import MASKED, UNFUSED_KERNELS, PrefillSlopes
 from sim.physics.roofline import Floats, Operator, Rate, overlapped_seconds, roofline_seconds
 from workloads.models.transformer import Transformer
 
@@ -58,19 +60,6 @@ class Totals:
     decode_kv_tokens: npt.ArrayLike = 0.0
 
 
-class PrefillSlopes(NamedTuple):
-    """Attention of prefill chunks in all layers: a launch [s], and seconds per pair, cached token and new token.
-
-    ``launch + (a^p + b^p)^(1/p)`` with a of the pairs, b of the tokens, and p the sharpness.
-    """
-
-    launch: float
-    per_pair: float
-    per_kv_token: float
-    per_new_token: float
-    sharpness: float
-
-
 @dataclass(frozen=True)
 class IterationModel:
     """A model in some precision on some devices, as functions from the terms of `Totals` to seconds.
@@ -87,6 +76,11 @@ class IterationModel:
         lacks the unit.
     efficiency : constants, and how good they are; `sim.physics.efficiency.generic` unless said otherwise.
     host_seconds : what the engine adds to every iteration [s].
+    one_attention_kernel : prompts and decoding sequences of an iteration share a kernel, as in vLLM on the chips of
+        `sim.physics.mixed_attention.ONE_KERNEL_CHIPS`; the sum of the two then no longer holds.
+    flash_attention : False for attention as three kernels that write and read every score, masked ones too
+        (what FlashAttention avoids, Dao et al. 2022, arXiv:2205.14135).
+    routing_skew : exponent of the popularity of experts by rank; 0 is uniform routing.
     """
 
     model: Transformer
@@ -95,6 +89,9 @@ class IterationModel:
     parallelism: Parallelism = field(default_factory=Parallelism)
     efficiency: Efficiency = field(default_factory=constants.generic)
     host_seconds: float = HOST_SECONDS
+    one_attention_kernel: bool = False
+    flash_attention: bool = True
+    routing_skew: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what cannot run."""
@@ -116,17 +113,14 @@ class IterationModel:
         Matrix products, experts, norms, rotary positions, activation, embedding rows, KV write and all-reduces.
         """
         count = np.asarray(tokens, dtype=np.float64)
-        operators = layer_operators(self.model, self.precision, self.parallelism, count)
-        return np.where(count > 0, self._sum(operators, count) + self._all_reduce_seconds(count), 0.0)
+        operators = layer_operators(self.model, self.precision, self.parallelism, count, self.routing_skew)
+        return np.where(count > 0, self._sum(operators, count) + self.all_reduce_seconds(count), 0.0)
 
     def head_seconds(self, samples: npt.ArrayLike) -> Floats:
         """Return the time of the output head, of collecting its logits and of sampling [s], shape of `samples`."""
         count = np.asarray(samples, dtype=np.float64)
         seconds = self._sum(head_operators(self.model, self.parallelism, count), count)
-        logit_bytes = count * self.model.vocabulary * STREAM_BYTES
-        devices, links = self.parallelism.tensor, self.efficiency.links
-        gathered = all_gather_seconds(logit_bytes, devices, self.hardware, links)
-        return np.where(count > 0, seconds + gathered, 0.0)
+        return np.where(count > 0, seconds + self.gather_seconds(count), 0.0)
 
     def decode_attention_seconds(self, kv_tokens: npt.ArrayLike, sequences: npt.ArrayLike) -> Floats:
         """Return the time of decoding attention in all layers [s], shape of the arguments: affine above 0.
@@ -144,15 +138,16 @@ class IterationModel:
     @cached_property
     def decode_attention_launch_seconds(self) -> float:
         """Time of decoding attention however short the contexts [s]."""
-        return self.model.layers * self._decode_rate.launch_seconds
+        kernels = 1 if self.flash_attention else UNFUSED_KERNELS
+        return self.model.layers * kernels * self.decode_rate.launch_seconds
 
     @cached_property
     def decode_attention_seconds_per_kv_token(self) -> float:
         """Time that each token of context adds to decoding attention [s]."""
-        rate = self._decode_rate
+        rate = self.decode_rate
         flops = decode_flops_per_kv_token(self.model, self.parallelism)
-        compute_seconds = flops / (self._sixteen_bit_peak * rate.compute)
-        kernel = overlapped_seconds(compute_seconds, self._kv_token_seconds, rate.sharpness)
+        compute_seconds = flops / (self.sixteen_bit_peak * rate.compute)
+        kernel = overlapped_seconds(compute_seconds, self._kv_token_seconds + self._score_seconds, rate.sharpness)
         return self.model.layers * float(kernel)
 
     def prefill_attention_seconds(
@@ -169,59 +164,110 @@ class IterationModel:
         count = np.asarray(pairs, dtype=np.float64)
         memory_seconds = slopes.per_kv_token * np.asarray(kv_tokens, dtype=np.float64)
         memory_seconds = memory_seconds + slopes.per_new_token * np.asarray(new_tokens, dtype=np.float64)
+        memory_seconds = memory_seconds + slopes.per_pair_moved * count
         kernels = overlapped_seconds(slopes.per_pair * count, memory_seconds, slopes.sharpness)
         return np.where(count > 0, slopes.launch + kernels, 0.0)
 
     @cached_property
     def prefill_attention_slopes(self) -> PrefillSlopes:
         """The coefficients of `prefill_attention_seconds`, for a clock that evaluates it without arrays."""
-        constants, layers = self.efficiency, self.model.layers
-        rate = constants.prefill_attention_8bit if self._has_narrow_cache else constants.prefill_attention
+        layers, rate = self.model.layers, self.prefill_rate
         flops = attention_flops_per_pair(self.model, self.parallelism)
         own_bytes = prefill_bytes_per_token(self.model, self.precision, self.parallelism)
+        whole, kernels = (1, 1) if self.flash_attention else (MASKED, UNFUSED_KERNELS)
         return PrefillSlopes(
-            launch=layers * rate.launch_seconds,
-            per_pair=layers * flops / (self._sixteen_bit_peak * rate.compute),
+            launch=layers * kernels * rate.launch_seconds,
+            per_pair=whole * layers * flops / (self.sixteen_bit_peak * rate.compute),
+            per_pair_moved=whole * layers * self._score_seconds,
             per_kv_token=layers * self._kv_token_seconds,
             per_new_token=layers * own_bytes / (self.hardware.memory.bandwidth_bytes_per_second * rate.memory),
             sharpness=rate.sharpness,
         )
+
+    @cached_property
+    def mixed_attention_slopes(self) -> MixedSlopes | None:
+        """The one kernel of a mixed iteration; None where prompts and decoding have a kernel each.
+
+        Latent attention has kernels of its own.
+        """
+        if not self.one_attention_kernel or not self.flash_attention or self.model.latent:
+            return None
+        constants, layers = self.efficiency, self.model.layers
+        rate, heads = constants.mixed_attention, self.model.query_heads // self.parallelism.tensor
+        bytes_per_second = self.hardware.memory.bandwidth_bytes_per_second * rate.memory
+        tile_flops = QUERY_TILE * attention_flops_per_pair(self.model, self.parallelism)
+        return MixedSlopes(
+            launch=layers * rate.launch_seconds,
+            per_tile_key=layers * tile_flops / (self.sixteen_bit_peak * rate.compute),
+            per_kv_token=layers * self.kv_bytes_per_layer / bytes_per_second,
+            per_new_token=layers * 2 * heads * self.model.head * STREAM_BYTES / bytes_per_second,
+            tile_tokens=constants.mixed_tile_tokens,
+            sharpness=rate.sharpness,
+        )
+
+    def attention_seconds(self, totals: Totals) -> Floats:
+        """Return the time of all attention in all layers [s], shape of the totals."""
+        decoding = self.decode_attention_seconds(totals.decode_kv_tokens, totals.decode_sequences)
+        prompts = totals.prefill_pairs, totals.prefill_kv_tokens, totals.prefill_tokens
+        apart = decoding + self.prefill_attention_seconds(*prompts)
+        slopes = self.mixed_attention_slopes
+        if slopes is None:
+            return apart
+        in_one = np.vectorize(slopes.seconds, otypes=[np.float64])
+        together = in_one(*prompts, totals.decode_sequences, totals.decode_kv_tokens)
+        return np.where(together > 0, together, apart)
 
     def seconds(self, totals: Totals) -> Floats:
         """Return the time of whole iterations [s], shape of the totals."""
         return (
             self.token_seconds(totals.tokens)
             + self.head_seconds(totals.samples)
-            + self.decode_attention_seconds(totals.decode_kv_tokens, totals.decode_sequences)
-            + self.prefill_attention_seconds(totals.prefill_pairs, totals.prefill_kv_tokens, totals.prefill_tokens)
+            + self.attention_seconds(totals)
             + self.host_seconds
         )
 
     @cached_property
-    def _kv_bytes_per_layer(self) -> float:
+    def kv_bytes_per_layer(self) -> float:
+        """Cache of one token in one layer on one device [bytes]."""
         return kv_elements_per_layer(self.model, self.parallelism) * self.precision.kv_bytes
+
+    @cached_property
+    def _score_seconds(self) -> float:
+        """Time to write and read the scores of one query-key pair in one layer [s]; 0 with FlashAttention."""
+        if self.flash_attention:
+            return 0.0
+        bandwidth = self.hardware.memory.bandwidth_bytes_per_second * self.efficiency.elementwise.memory
+        return score_bytes_per_pair(self.model, self.parallelism) / bandwidth
 
     @property
     def _has_narrow_cache(self) -> bool:
         return self.precision.kv_bytes < STREAM_BYTES
 
     @property
-    def _decode_rate(self) -> Rate:
+    def prefill_rate(self) -> Rate:
+        """Constants of the attention of prompts."""
+        constants = self.efficiency
+        return constants.prefill_attention_8bit if self._has_narrow_cache else constants.prefill_attention
+
+    @property
+    def decode_rate(self) -> Rate:
+        """Constants of decoding attention."""
         constants = self.efficiency
         return constants.decode_attention_8bit if self._has_narrow_cache else constants.decode_attention
 
     @cached_property
     def _kv_token_seconds(self) -> float:
         """Time to read one cached token in one layer, by prefill chunks as by decoding sequences [s]."""
-        bandwidth = self.hardware.memory.bandwidth_bytes_per_second * self._decode_rate.memory
-        return self._kv_bytes_per_layer / bandwidth
+        bandwidth = self.hardware.memory.bandwidth_bytes_per_second * self.decode_rate.memory
+        return self.kv_bytes_per_layer / bandwidth
 
     @cached_property
-    def _sixteen_bit_peak(self) -> float:
+    def sixteen_bit_peak(self) -> float:
+        """Peak of attention and of the output head [flop/s]."""
         return self.hardware.peak(sixteen_bit_unit(self.hardware))
 
     @cached_property
-    def _rates(self) -> dict[str, tuple[Rate, float]]:
+    def rates(self) -> dict[str, tuple[Rate, float]]:
         """Efficiency and peak by kind of operator; 8-bit activations have constants of their own."""
         constants, peak = self.efficiency, self.hardware.peak(compute_unit(self.precision, self.hardware))
         gemm, experts = constants.gemm, constants.experts
@@ -231,22 +277,28 @@ class IterationModel:
             gemm = constants.gemm_narrow_weights
         return {
             "gemm": (gemm, peak),
-            "head": (constants.gemm, self._sixteen_bit_peak),
+            "head": (constants.gemm, self.sixteen_bit_peak),
             "experts": (experts, peak),
-            "elementwise": (constants.elementwise, self._sixteen_bit_peak),
+            "elementwise": (constants.elementwise, self.sixteen_bit_peak),
         }
 
-    def _roofline(self, flops: Floats, moved_bytes: Floats, rate: Rate, peak: float) -> Floats:
+    def kernel_seconds(self, flops: Floats, moved_bytes: Floats, rate: Rate, peak: float) -> Floats:
+        """Return the time of one kernel on this chip [s]; see `roofline_seconds`."""
         return roofline_seconds(flops, moved_bytes, rate, peak, self.hardware.memory.bandwidth_bytes_per_second)
 
     def _sum(self, operators: list[Operator], like: Floats) -> Floats:
         seconds = np.zeros_like(like)
         for operator in operators:
-            rate, peak = self._rates[operator.kind]
-            seconds = seconds + operator.count * self._roofline(operator.flops, operator.moved_bytes, rate, peak)
+            rate, peak = self.rates[operator.kind]
+            seconds = seconds + operator.count * self.kernel_seconds(operator.flops, operator.moved_bytes, rate, peak)
         return seconds
 
-    def _all_reduce_seconds(self, tokens: Floats) -> Floats:
+    def gather_seconds(self, samples: Floats) -> Floats:
+        """Return the time to collect the logits that every device has a part of [s]."""
+        logit_bytes = samples * self.model.vocabulary * STREAM_BYTES
+        return all_gather_seconds(logit_bytes, self.parallelism.tensor, self.hardware, self.efficiency.links)
+
+    def all_reduce_seconds(self, tokens: Floats) -> Floats:
         """Return the time to add up partial results behind attention and behind the MLP of every layer [s]."""
         per_layer = 1 if self.model.parallel_block else 2
         message_bytes = tokens * self.model.hidden * STREAM_BYTES

@@ -71,16 +71,17 @@ def kv_elements_per_layer(model: Transformer, parallelism: Parallelism) -> int:
 
 
 def layer_operators(
-    model: Transformer, precision: Precision, parallelism: Parallelism, tokens: Floats
+    model: Transformer, precision: Precision, parallelism: Parallelism, tokens: Floats, skew: float = 0.0
 ) -> list[Operator]:
     """Return what all layers do with each new token, whatever its context: everything but attention and all-reduce.
 
     Parameters
     ----------
     tokens : new tokens of the iteration, prefilling and decoding alike, above 0; any shape.
+    skew : of the routing to experts; see `sim.physics.routing.experts_hit`.
     """
     gemms = [gemm(matrix, precision, tokens) for matrix in matrices(model, parallelism)]
-    mixture = [_experts(model, precision, parallelism, tokens)] if model.mixture else []
+    mixture = [_experts(model, precision, parallelism, tokens, skew)] if model.mixture else []
     return gemms + mixture + _elementwise(model, precision, parallelism, tokens)
 
 
@@ -128,6 +129,10 @@ def expert_work(
 ) -> tuple[Floats, Floats]:
     """Return flops and bytes of both grouped products of a mixture layer on one device.
 
+    A visit moves its input twice on being sorted by expert and once into the product, its result once out and once
+    back in place, and the numbers inside the expert out of the first product, through the activation, and into the
+    second. Weights of an expert move once.
+
     Parameters
     ----------
     visits : tokens times experts that each is sent to, as far as those are on this device.
@@ -135,7 +140,7 @@ def expert_work(
     branches, width : matrices into the expert (2 with a gate), and its width on this device.
     """
     expert = (branches + 1) * hidden * width
-    per_visit = 2 * hidden + (branches + 1) * width
+    per_visit = 5 * hidden + (2 * branches + 2) * width
     return 2.0 * visits * expert, experts_read * expert * precision.weight_bytes + visits * per_visit * STREAM_BYTES
 
 
@@ -155,6 +160,14 @@ def prefill_bytes_per_token(model: Transformer, precision: Precision, parallelis
         return STREAM_BYTES * heads * 2 * (latent.nope_head + latent.rope_head + latent.value_head)
     kv_elements = kv_elements_per_layer(model, parallelism)
     return STREAM_BYTES * 2 * heads * model.head + precision.kv_bytes * kv_elements
+
+
+def score_bytes_per_pair(model: Transformer, parallelism: Parallelism) -> float:
+    """Return what attention without FlashAttention moves for a query-key pair in one layer.
+
+    Every head writes the score, reads it for the softmax, writes the probability and reads it again.
+    """
+    return 4 * STREAM_BYTES * (model.query_heads // parallelism.tensor)
 
 
 def decode_flops_per_kv_token(model: Transformer, parallelism: Parallelism) -> float:
@@ -218,10 +231,12 @@ def _expert_parameters(model: Transformer, tensor: int) -> int:
     return (_branches(model) + 1) * model.hidden * (model.mixture.intermediate // tensor)
 
 
-def _experts(model: Transformer, precision: Precision, parallelism: Parallelism, tokens: Floats) -> Operator:
+def _experts(
+    model: Transformer, precision: Precision, parallelism: Parallelism, tokens: Floats, skew: float
+) -> Operator:
     mixture = model.mixture
     assert mixture is not None
-    read = experts_hit(mixture.experts, mixture.experts_per_token, tokens)
+    read = experts_hit(mixture.experts, mixture.experts_per_token, tokens, skew)
     width = mixture.intermediate // parallelism.tensor
     visits = tokens * mixture.experts_per_token
     flops, moved_bytes = expert_work(visits, read, model.hidden, _branches(model), width, precision)

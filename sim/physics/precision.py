@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hardware_profiles.profile import HardwareProfile
 
@@ -15,7 +15,8 @@ class Precision:
     """How a model is quantised.
 
     The residual stream, and with it every result, all-reduce and the two vocabulary tables, stays 16-bit: common
-    quantised checkpoints leave them alone. An 8-bit KV cache is ``dataclasses.replace(precision, kv_bytes=1.0)``.
+    quantised checkpoints leave them alone. Narrower weights on 16-bit activations are widened on the way, and narrower
+    activations need a pass that quantises them: both cost time, in the constants `gemm_narrow_weights` and `gemm_8bit`.
 
     Attributes
     ----------
@@ -37,30 +38,53 @@ class Precision:
         return self.activation_bytes < 2.0
 
 
+GROUP = 128
+"""Weights that share a scale and a zero point in four-bit checkpoints (GPTQ and AWQ as usually shipped)."""
+
+FOUR_BIT = 0.5 + (2.0 + 0.5) / GROUP
+"""Bytes of a four-bit weight with its part of a 16-bit scale and of a four-bit zero point."""
+
+MICRO_SCALED = 0.5 + 1.0 / 16
+"""Bytes of a four-bit float with its part of an 8-bit scale for every 16 (NVFP4)."""
+
 PRECISIONS = {
     precision.name: precision
     for precision in (
         Precision("w16a16"),
+        # Scales per column or per tensor weigh less than a thousandth of eight-bit weights.
         Precision("fp8", weight_bytes=1.0, activation_bytes=1.0, compute=("fp8",)),
         Precision("w8a8", weight_bytes=1.0, activation_bytes=1.0, compute=("int8",)),
         Precision("w8a16", weight_bytes=1.0),
-        # Four bits, and one 16-bit scale for every 128 weights (GPTQ and AWQ as usually shipped).
-        Precision("w4a16", weight_bytes=0.5 + 2.0 / 128.0),
+        Precision("w4a16", weight_bytes=FOUR_BIT),
+        # Weights are widened to 8 bits on the way (QServe, arXiv:2405.04532).
+        Precision("w4a8", weight_bytes=FOUR_BIT, activation_bytes=1.0, compute=("int8", "fp8")),
+        Precision("w4a4", weight_bytes=MICRO_SCALED, activation_bytes=MICRO_SCALED, compute=("fp4", "int4")),
     )
 }
 """The precisions known by name."""
 
+KV_BYTES = {"kv16": 2.0, "kv8": 1.0, "kv4": 0.5 + 4.0 / 128}
+"""Bytes of a cached element. Four bits come with a 16-bit scale and zero point for each head of 128 (QServe)."""
+
 
 def load(name: str) -> Precision:
-    """Return the precision of that name; ValueError lists the names there are.
+    """Return the precision of that name, ``-kv8`` or ``-kv4`` behind it for a narrower cache.
 
-    >>> load("fp8").weight_bytes
-    1.0
+    Raises
+    ------
+    ValueError
+        The name is unknown; the message lists the names there are.
+
+    >>> load("fp8").weight_bytes, load("w16a16-kv8").kv_bytes
+    (1.0, 1.0)
     """
-    try:
-        return PRECISIONS[name.lower()]
-    except KeyError:
-        raise ValueError(f"precision {name!r} is unknown; allowed are {', '.join(PRECISIONS)}") from None
+    weights, _, cache = name.lower().partition("-")
+    if weights not in PRECISIONS or (cache or "kv16") not in KV_BYTES:
+        raise ValueError(
+            f"precision {name!r} is unknown; allowed are {', '.join(PRECISIONS)}, each alone or with "
+            f"{', '.join(f'-{key}' for key in KV_BYTES)} behind it"
+        )
+    return replace(PRECISIONS[weights], name=name.lower(), kv_bytes=KV_BYTES[cache or "kv16"])
 
 
 def compute_unit(precision: Precision, hardware: HardwareProfile) -> str:
@@ -74,10 +98,15 @@ def compute_unit(precision: Precision, hardware: HardwareProfile) -> str:
     peaks = hardware.peak_flops_per_second
     units = [unit for unit in precision.compute if unit in peaks]
     if not units:
+        # Engines then widen the weights on the way, which is a precision of its own: say which.
+        remedy = {"fp8": "w8a16", "w8a8": "w8a16", "w4a8": "w4a16", "w4a4": "w4a16"}.get(
+            precision.name.partition("-")[0]
+        )
         possible = [other.name for other in PRECISIONS.values() if any(unit in peaks for unit in other.compute)]
         raise ValueError(
             f"precision {precision.name!r} computes in {' or '.join(precision.compute)}, which {hardware.title} "
             f"lacks (it has {', '.join(peaks)}); allowed on this chip are {', '.join(possible) or 'none'}"
+            + (f"; engines run such weights as {remedy} there" if remedy in possible else "")
         )
     return max(units, key=lambda unit: peaks[unit])  # the first of equals
 

@@ -18,6 +18,8 @@ from workloads.trace import Trace
 if TYPE_CHECKING:
     import pandas as pd
 
+    from sim.results.attribution import Attribution
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -141,6 +143,12 @@ class Result:
                 "outcome": pd.Categorical(np.array(OUTCOMES)[self.replay.outcome], categories=list(OUTCOMES)),
             }
         )
+
+    def attribution(self) -> Attribution:
+        """Split the time of every served request into named parts that sum to it exactly, in ticks."""
+        from sim.results.attribution import attribute
+
+        return attribute(self.limits, self.replay)
 
     def _since_start(self, moments: npt.NDArray[np.int64]) -> Floats:
         return np.where(self.replay.outcome == FINISHED, seconds(moments), np.nan)

@@ -15,6 +15,17 @@ class Refusal(IntEnum):
     BLOCKS = 3
 
 
+class Order(IntEnum):
+    """What a newcomer, or time, can do to the order in which a policy serves those who wait."""
+
+    ARRIVAL = 0
+    """Nothing: while the head of the queue is refused, nobody behind it can be served."""
+    KEY = 1
+    """A newcomer may go before the head, so that each arrival calls for a decision; otherwise the order stays."""
+    CHANGING = 2
+    """It may be another one in every iteration."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """What one replica allows.

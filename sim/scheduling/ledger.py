@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from operator import attrgetter
 from typing import Protocol
 
-from sim.scheduling.batch import Limits, Refusal
+from sim.scheduling.batch import Limits, Order, Refusal
 from sim.scheduling.cohort import Cohort
 from sim.scheduling.kv_pool import BlockPool
 from sim.scheduling.prefix_cache import PrefixCache
@@ -41,6 +41,7 @@ class Ledger:
     preempted, ignored : sequences put back or given up while this iteration was planned.
     refusal : why the head of the queue was refused, `Refusal.NONE` if it was not.
     guaranteed : blocks promised to running sequences and not yet taken.
+    order : set by policies that do not serve in order of arrival; they keep `waiting` in their own order.
     """
 
     __slots__ = (
@@ -62,6 +63,7 @@ class Ledger:
         "limits",
         "lingering",
         "new_tokens",
+        "order",
         "pairs",
         "partial",
         "pool",
@@ -99,6 +101,7 @@ class Ledger:
         self.has_released = False
         self._late_release = late_release
         self.guaranteed = 0
+        self.order = Order.ARRIVAL
         self._admissions = 0
         self._most_prompt_tokens = min(limits.tokens, limits.context)
         self._most_tokens = (limits.blocks - limits.watermark_blocks) * limits.block_tokens
@@ -338,6 +341,8 @@ class Ledger:
             return 1
         if self.refusal and self.pool.is_written(self.waiting[0]):
             return 1  # content being written may let the head of the queue in
+        if self.order == Order.CHANGING and self.waiting:
+            return 1
         most = cohort.next_completion()
         if self.guaranteed or most == 1:
             return most

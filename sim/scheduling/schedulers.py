@@ -9,10 +9,14 @@ from sim.scheduling.ledger import Policy
 from sim.scheduling.policies.chunked_prefill import chunked_prefill
 from sim.scheduling.policies.decode_first import decode_first
 from sim.scheduling.policies.dynamic_splitfuse import dynamic_splitfuse
+from sim.scheduling.policies.earliest_deadline import earliest_deadline
 from sim.scheduling.policies.inflight_batching import inflight_batching
+from sim.scheduling.policies.longest_prefix_first import longest_prefix_first
 from sim.scheduling.policies.max_utilization import max_utilization
 from sim.scheduling.policies.orca import orca, static_batching
 from sim.scheduling.policies.prefill_first import prefill_first
+from sim.scheduling.policies.priority import priority
+from sim.scheduling.policies.shortest_prompt_first import shortest_prompt_first
 
 
 @dataclass(frozen=True)
@@ -47,4 +51,8 @@ SCHEDULERS = {
     "dynamic_splitfuse": Scheduler(dynamic_splitfuse, "DeepSpeed-MII", cuts_prompts=True, late_release=True),
     "orca": Scheduler(orca, "Orca"),
     "static_batching": Scheduler(static_batching, "FasterTransformer"),
+    "shortest_prompt_first": Scheduler(shortest_prompt_first, "shortest job first", cuts_prompts=True),
+    "priority": Scheduler(priority, "vLLM V1, --scheduling-policy priority", cuts_prompts=True),
+    "longest_prefix_first": Scheduler(longest_prefix_first, "SGLang, lpm", cuts_prompts=True),
+    "earliest_deadline": Scheduler(earliest_deadline, "earliest deadline first", cuts_prompts=True),
 }

@@ -30,6 +30,7 @@ class Sequence:
     path : runs of content shared with other requests, root first.
     held : pieces of cached content in use, as (first extent, last block) pairs.
     registered : blocks of the path that other requests can find.
+    priority : the smaller, the more urgent; only the policy `priority` looks at it.
     """
 
     __slots__ = (
@@ -49,6 +50,7 @@ class Sequence:
         "offset",
         "path",
         "preemptions",
+        "priority",
         "prompt",
         "registered",
         "serial",
@@ -84,6 +86,7 @@ class Sequence:
         self.joined_row = -1
         self.last_emission = -1
         self.registered = 0
+        self.priority = 0
         self.held: list[tuple[Extent, int]] = []
 
     @property

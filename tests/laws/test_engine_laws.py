@@ -22,7 +22,8 @@ from workloads.trace import Trace
 
 COLUMNS = ("arrival", "first_token", "finish", "cached_tokens", "preemptions", "outcome")
 
-IN_ORDER = tuple(name for name in SCHEDULERS if name not in ("inflight_chunked", "dynamic_splitfuse"))
+OWN_ORDER = ("shortest_prompt_first", "priority", "longest_prefix_first", "earliest_deadline")
+IN_ORDER = tuple(name for name in SCHEDULERS if name not in ("inflight_chunked", "dynamic_splitfuse", *OWN_ORDER))
 runs = {"trace": traces(), "machine": machines(), "clock": clocks(), "cache": st.booleans()}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 import hardware_profiles
 from sim.engine.clock import TICKS_PER_SECOND, roofline_clock, seconds, ticks
-from sim.physics import precision
+from sim.physics import calibration, precision
 from sim.physics.iteration import IterationModel, Totals
 from sim.physics.parallelism import Parallelism
 from workloads import models
@@ -19,11 +21,16 @@ MODELS = [
     IterationModel(models.load(m), hardware_profiles.load(h), precision.load("w16a16"), Parallelism(tp))
     for h, m, tp in CASES
 ]
+MODELS += [
+    IterationModel(models.load("llama-3.1-8b"), chip, efficiency=calibration.load("calibrated", chip))
+    for chip in map(hardware_profiles.load, ("a100-sxm-80", "rtx-4090"))
+]
+MODELS.append(replace(MODELS[-1], one_attention_kernel=True))
 CLOCKS = [roofline_clock(model, 4096 + 256, 512) for model in MODELS]
 
 
 @given(
-    case=st.integers(0, len(CASES) - 1),
+    case=st.integers(0, len(MODELS) - 1),
     chunks=st.lists(st.tuples(st.integers(1, 1000), st.integers(0, 3000)), max_size=4),
     contexts=st.lists(st.integers(1, 4096), max_size=64),
 )
@@ -46,7 +53,8 @@ def test_the_clock_is_the_cost_model_rounded_up_to_ticks(case, chunks, contexts)
     cost = CLOCKS[case].iteration(len(chunks), new, pairs, cached, len(contexts), sum(contexts))
     assert cost / TICKS_PER_SECOND == pytest.approx(expected, rel=1e-3)
     # Every term is rounded up, the context term once per key.
-    assert -1 <= cost - expected * TICKS_PER_SECOND <= 10 + totals.decode_kv_tokens
+    keys = totals.decode_kv_tokens + MODELS[case].efficiency.decode_tile_tokens * len(contexts)
+    assert -1 <= cost - expected * TICKS_PER_SECOND <= 10 + keys
 
 
 @given(st.floats(0, 1e6))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 from hypothesis import strategies as st
 
 from hardware_profiles.profile import HardwareProfile, Link, Memory
-from sim.physics.efficiency import Efficiency, datasheet, generic
+from sim.physics.efficiency import RATES, Efficiency, datasheet, generic
 from sim.physics.iteration import IterationModel, Totals
 from sim.physics.parallelism import Parallelism, allowed_tensor_sizes
 from sim.physics.precision import PRECISIONS
@@ -42,7 +42,7 @@ CHIP = HardwareProfile(
     architecture="none",
     form="card",
     year=2026,
-    peak_flops_per_second={"fp16": 300e12, "bf16": 300e12, "fp8": 600e12, "int8": 600e12},
+    peak_flops_per_second={"fp16": 300e12, "bf16": 300e12, "fp8": 600e12, "int8": 600e12, "fp4": 1200e12},
     memory=Memory(80 * 2.0**30, 2e12),
     scale_up=SWITCH,
     devices_per_domain=8,
@@ -59,8 +59,8 @@ SMOOTH = replace(
     generic(),
     level="calibrated: nothing",
     **{
-        field.name: replace(getattr(generic(), field.name), sharpness=sharpness)
-        for field, sharpness in zip(fields(Efficiency)[1:-1], (1.0, 1.3, 1.7, 2.0, 2.5, 3.0), strict=True)
+        name: replace(getattr(generic(), name), sharpness=1.0 + 0.3 * place)  # from no overlap to nearly full
+        for place, name in enumerate(RATES)
     },
 )
 

@@ -16,10 +16,12 @@ from sim.physics.collectives import all_reduce_seconds
 from sim.physics.efficiency import Efficiency, datasheet
 from sim.physics.iteration import IterationModel, Totals
 from sim.physics.memory import weight_bytes_per_device
-from sim.physics.operators import STREAM_BYTES, experts_hit, layer_operators, matrices
+from sim.physics.operators import STREAM_BYTES, layer_operators, matrices
 from sim.physics.parallelism import Parallelism, allowed_tensor_sizes
 from sim.physics.precision import PRECISIONS, Precision, compute_unit, sixteen_bit_unit
+from sim.physics.precision import load as load_precision
 from sim.physics.roofline import Rate
+from sim.physics.routing import experts_hit
 from workloads.models.transformer import Transformer
 
 NAMES = [field.name for field in fields(Totals)]
@@ -111,11 +113,39 @@ def test_scalar_equals_array(model: IterationModel, rows: list[Totals]) -> None:
 @given(iteration_models(), iterations())
 def test_an_iteration_is_the_sum_of_its_parts(model: IterationModel, totals: Totals) -> None:
     parts = model.token_seconds(totals.tokens) + model.head_seconds(totals.samples)
-    parts = parts + model.decode_attention_seconds(totals.decode_kv_tokens)
-    parts = parts + model.prefill_attention_seconds(
-        totals.prefill_pairs, totals.prefill_kv_tokens, totals.prefill_tokens
-    )
-    assert model.seconds(totals) == parts + model.host_seconds
+    chunks = totals.prefill_pairs, totals.prefill_kv_tokens, totals.prefill_tokens
+    attention = model.decode_attention_seconds(totals.decode_kv_tokens, totals.decode_sequences)
+    attention = attention + model.prefill_attention_seconds(*chunks)
+    assert model.seconds(totals) == parts + attention + model.host_seconds
+
+
+def one_kernel(efficiency: Efficiency | None = None) -> IterationModel:
+    return IterationModel(DENSE, CHIP, efficiency=efficiency or datasheet(), one_attention_kernel=True)
+
+
+@given(efficiencies(), iterations())
+def test_one_kernel_changes_only_mixed_iterations(efficiency: Efficiency, totals: Totals) -> None:
+    one = one_kernel(efficiency)
+    two = replace(one, one_attention_kernel=False)
+    if totals.prefill_pairs and totals.decode_kv_tokens:
+        assert one.attention_seconds(totals) > 0
+    else:
+        assert one.seconds(totals) == two.seconds(totals)
+
+
+@given(efficiencies(), iterations(), st.sampled_from(NAMES[2:]), st.integers(1, 10_000))
+def test_one_kernel_is_monotone_too(efficiency: Efficiency, totals: Totals, name: str, more: int) -> None:
+    mixed = replace(totals, prefill_tokens=100.0, prefill_pairs=5050.0, decode_sequences=3.0, decode_kv_tokens=900.0)
+    model = one_kernel(efficiency)
+    larger = replace(mixed, **{name: getattr(mixed, name) + more})
+    assert model.attention_seconds(larger) >= model.attention_seconds(mixed)
+
+
+def test_a_decoding_row_pays_for_a_whole_query_tile_in_one_kernel() -> None:
+    # 100 sequences on 10,000 keys each, beside a prompt of 64 tokens: 64 rows of arithmetic for each that is needed.
+    totals = Totals(164, 101, 64, 64 * 65 / 2, 0, 100, 1e6)
+    flops = DENSE.layers * 64 * 4 * DENSE.query_heads * DENSE.head * (1e6 + 64 * 65 / 2 / 64 + 32)
+    assert one_kernel().attention_seconds(totals) == pytest.approx(flops / 300e12)
 
 
 @given(iteration_models())
@@ -123,10 +153,12 @@ def test_nothing_to_do_takes_no_device_time(model: IterationModel) -> None:
     assert model.seconds(Totals(0, 0)) == model.host_seconds
 
 
-@given(iteration_models(), st.integers(1, 10**7))
-def test_decode_attention_is_affine_in_the_context(model: IterationModel, kv_tokens: int) -> None:
+@given(iteration_models(), st.integers(1, 10**7), st.integers(0, 2000))
+def test_decode_attention_is_affine_in_the_context(model: IterationModel, kv_tokens: int, sequences: int) -> None:
     launch, slope = model.decode_attention_launch_seconds, model.decode_attention_seconds_per_kv_token
-    assert model.decode_attention_seconds(kv_tokens) == launch + slope * kv_tokens
+    assert model.decode_attention_seconds(kv_tokens, sequences) == launch + slope * (
+        kv_tokens + model.efficiency.decode_tile_tokens * sequences
+    )
     assert slope > 0
 
 
@@ -206,7 +238,8 @@ def test_sixteen_bit_weights_use_whichever_unit_the_chip_has() -> None:
 
 def test_a_chip_without_the_unit_is_refused_with_what_it_can_do() -> None:
     ampere = replace(CHIP, peak_flops_per_second={"fp16": 312e12, "int8": 624e12})
-    with pytest.raises(ValueError, match=r"'fp8' computes in fp8, which Chip lacks .* w16a16, w8a8, w8a16, w4a16"):
+    allowed = "w16a16, w8a8, w8a16, w4a16, w4a8; engines run such weights as w8a16 there"
+    with pytest.raises(ValueError, match=rf"'fp8' computes in fp8, which Chip lacks .* {allowed}"):
         IterationModel(DENSE, ampere, PRECISIONS["fp8"])
 
 
@@ -272,3 +305,45 @@ def test_latent_attention_can_be_bound_by_arithmetic() -> None:
     weak = replace(CHIP, peak_flops_per_second={"bf16": 1e12})
     strong, slow = IterationModel(LATENT, CHIP), IterationModel(LATENT, weak)
     assert slow.decode_attention_seconds_per_kv_token > strong.decode_attention_seconds_per_kv_token
+
+
+@given(iteration_models(), iterations())
+def test_writing_and_reading_scores_is_never_faster(model: IterationModel, totals: Totals) -> None:
+    unfused = replace(model, flash_attention=False)
+    assert unfused.seconds(totals) >= model.seconds(totals)
+
+
+def test_scores_of_a_long_prompt_cost_more_than_its_attention() -> None:
+    model = IterationModel(DENSE, CHIP, efficiency=datasheet())
+    pairs = 8192 * 8193 / 2
+    score_bytes = DENSE.layers * 2 * pairs * DENSE.query_heads * 8.0  # the whole square, written and read twice
+    unfused = replace(model, flash_attention=False).prefill_attention_seconds(pairs, 0, 8192)
+    assert unfused >= score_bytes / CHIP.memory.bandwidth_bytes_per_second
+    assert unfused > 5 * model.prefill_attention_seconds(pairs, 0, 8192)
+
+
+@given(st.integers(1, 64), st.floats(0, 2), st.integers(1, 500))
+def test_skewed_routing_meets_fewer_experts(experts: int, skew: float, tokens: int) -> None:
+    per_token = max(1, experts // 4)
+    count = np.array([1.0, float(tokens)])
+    uniform, skewed = (experts_hit(experts, per_token, count, each) for each in (0.0, skew))
+    assert np.all(skewed <= uniform + 1e-9)
+    assert skewed[0] == pytest.approx(per_token)  # one token meets as many as it is sent to
+    assert np.all(skewed <= experts)
+
+
+def test_narrower_formats_never_read_more() -> None:
+    sizes = [PRECISIONS[name].weight_bytes for name in ("w16a16", "w8a16", "w4a4", "w4a16")]
+    assert sizes == sorted(sizes, reverse=True)
+    assert load_precision("w4a16").weight_bytes == pytest.approx(0.5 + 2.5 / 128)
+    caches = [load_precision(f"w8a8-{name}").kv_bytes for name in ("kv16", "kv8", "kv4")]
+    assert caches == [2.0, 1.0, 0.53125]
+    with pytest.raises(ValueError, match=r"'fp8-kv3' is unknown; allowed are w16a16.*-kv16, -kv8, -kv4"):
+        load_precision("fp8-kv3")
+
+
+@given(iterations().filter(lambda totals: totals.decode_kv_tokens > 10_000))
+def test_a_narrower_cache_is_read_faster(totals: Totals) -> None:
+    times = [IterationModel(DENSE, CHIP, load_precision(f"w16a16{cache}")) for cache in ("", "-kv8", "-kv4")]
+    sixteen, eight, four = (float(model.seconds(totals)) for model in times)
+    assert sixteen > eight > four

@@ -1,0 +1,167 @@
+"""Which constants explain what was measured on one chip, and how far are they from rows they never saw?"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.scoreboard import aiconfigurator, tables
+from experiments.scoreboard.fit import TILE, Fit, fit
+from experiments.scoreboard.groups import Found, Group
+from experiments.scoreboard.score import READERS
+from hardware_profiles import load as load_hardware
+from hardware_profiles.profile import HardwareProfile
+from sim.physics.calibration import STACKS
+from sim.physics.efficiency import Efficiency, generic
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TILES = {"decode_attention": "decode_tile_tokens", "mixed_attention": "mixed_tile_tokens"}
+
+PREFERRED = ("gemm_grid", "attention_grid", "moe_grid", "comm", "layer_ops", "attention_mixed")
+"""Tables in order of preference: a constant is fitted to the first that says something about it."""
+
+LICENCES = {
+    "gemm_grid": "aiconfigurator-core 0.12.0, Apache-2.0",
+    "attention_grid": "aiconfigurator-core 0.12.0, Apache-2.0",
+    "moe_grid": "aiconfigurator-core 0.12.0, Apache-2.0",
+    "comm": "aiconfigurator-core 0.12.0, Apache-2.0",
+    "attention_mixed": "casys-kaist/LLMServingSim, MIT",
+    "layer_ops": "microsoft/vidur and casys-kaist/LLMServingSim, MIT",
+}
+"""Where the canonical tables come from; a user's own file is named instead."""
+
+
+def run(
+    hardware: str = "a100-sxm-80",
+    source: str = "measured",
+    *,
+    stack: str | None = None,
+    out: Path | None = None,
+    json: bool = False,
+) -> int:
+    """Fit the constants of one chip and write them as a TOML file for `--efficiency <file>`.
+
+    Parameters
+    ----------
+    hardware : chip, as the tables or this project name it.
+    source : a folder of canonical tables, one such table, or ``aiconfigurator`` for those in the installed package.
+    stack : whose kernels, ``vllm`` or ``trtllm``; None takes the first that the tables have.
+    out : file to write [default: <chip>-<stack>.toml here].
+    json : print one JSON object and nothing else.
+
+    Raises
+    ------
+    ValueError
+        The source cannot be read, or says nothing about this chip.
+    """
+    chip = load_hardware(hardware)
+    found, licences = _groups(chip, source)
+    chosen = stack or next((name for name in STACKS if any(group.stack == name for group in found)), None)
+    if chosen is None or not any(group.stack == chosen for group in found):
+        raise ValueError(f"{source}: nothing was measured on {chip.title} with the kernels of {stack or 'any stack'}")
+    fits = calibrated([group for group in found if group.stack == chosen])
+    path = out or Path(f"{chip.name}-{chosen}.toml")
+    path.write_text(_document(chip, chosen, fits, licences), encoding="utf-8")
+    _show(fits, path, json)
+    return 0
+
+
+def calibrated(groups: Sequence[Group]) -> list[tuple[Fit, str]]:
+    """Fit every constant that the groups say something about, each with the table it rests on."""
+    fits: list[tuple[Fit, str]] = []
+    base = generic()
+    for constant in dict.fromkeys(group.constant for group in groups if group.constant):
+        mine = [group for group in groups if group.constant == constant]
+        table = next(name for name in PREFERRED if any(group.table == name for group in mine))
+        result = fit(constant, [group for group in mine if group.table == table], base)
+        base = result.apply(base, result.numbers)  # 8-bit attention has the tiles of 16-bit attention
+        fits.append((result, table))
+    return fits
+
+
+def _groups(chip: HardwareProfile, source: str) -> tuple[list[Group], dict[str, str]]:
+    path = Path(source)
+    frames: dict[str, pd.DataFrame]
+    if source == "aiconfigurator":
+        frames, licences = aiconfigurator.read(chip), LICENCES
+    elif path.is_file():
+        name = tables.name_of(path)
+        frames, licences = {name: tables.read_table(path, name)}, {name: path.name}
+    else:
+        frames, licences = tables.read(path), LICENCES
+    found: Found = []
+    for name in PREFERRED:
+        if name in frames:
+            frame = frames[name]
+            found += READERS[name](frame[frame["hw"].astype(str).map(lambda label: _is(label, chip))])
+    return [group for group in found if isinstance(group, Group) and group.constant], licences
+
+
+def _is(label: str, chip: HardwareProfile) -> bool:
+    return label.casefold() in (chip.name, *chip.aliases)
+
+
+def _document(chip: HardwareProfile, stack: str, fits: list[tuple[Fit, str]], licences: dict[str, str]) -> str:
+    import tomli_w
+
+    table: dict[str, Any] = {
+        "title": f"{chip.title}, kernels of {stack}",
+        "hardware": chip.name,
+        "stack": stack,
+        "date": datetime.date.today(),
+    }
+    for result, name in fits:
+        median, p90, bias = (round(error, 2) for error in result.held_out_pct)
+        entry = {
+            "source": f"{result.rows:,} rows of {name} ({licences[name]})",
+            "rows": result.rows,
+            "held_out_median_pct": median,
+            "held_out_p90_pct": p90,
+            "held_out_bias_pct": bias,
+        }
+        base = generic()
+        table[result.constant] = _numbers(result, result.apply(base, result.numbers)) | entry
+        table[result.constant]["folds"] = [_numbers(result, result.apply(base, each)) for each in result.fold_numbers]
+        if TILE in result.names:
+            tiles = [round(numbers[-1]) for numbers in (result.numbers, *result.fold_numbers)]
+            parts = [{"tokens": tile} for tile in tiles[1:]]
+            table[TILES[result.constant]] = {"tokens": tiles[0], "source": entry["source"], "folds": parts}
+    return tomli_w.dumps(table)
+
+
+def _numbers(result: Fit, constants: Efficiency) -> dict[str, Any]:
+    """Return the numbers of a constant as they stand in the file, to five digits."""
+    value = getattr(constants, result.constant)
+    names: tuple[str, ...] = ("launch_seconds", "compute", "memory", "sharpness")
+    if result.constant == "links":
+        names = result.names
+    numbers: dict[str, Any] = {name: float(f"{getattr(value, name):.5g}") for name in names}
+    if result.constant == "links" and value.pcie_measured:
+        numbers["pcie_measured"] = True
+    return numbers
+
+
+def _show(fits: list[tuple[Fit, str]], path: Path, json: bool) -> None:
+    if json:
+        import json as encoder
+
+        rows = [
+            {"constant": result.constant, "table": name, "rows": result.rows}
+            | dict(zip(result.names, result.numbers, strict=True))
+            | dict(
+                zip(("held_out_median_pct", "held_out_p90_pct", "held_out_bias_pct"), result.held_out_pct, strict=True)
+            )
+            for result, name in fits
+        ]
+        print(encoder.dumps({"file": str(path), "constants": rows}))
+        return
+    for result, name in fits:
+        numbers = ", ".join(f"{key} {value:.3g}" for key, value in zip(result.names, result.numbers, strict=True))
+        median, p90, bias = result.held_out_pct
+        print(f"{result.constant:24} {result.rows:6} rows of {name:15} {numbers}")
+        print(f"{'':24} held out: median {median:.1f} %, p90 {p90:.0f} %, bias {bias:+.1f} %")
+    print(f"wrote {path}")

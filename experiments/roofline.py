@@ -1,0 +1,255 @@
+"""What one iteration consists of, and what bounds each operator: arithmetic, memory, links, or starting kernels."""
+
+from __future__ import annotations
+
+import json as encoder
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hardware_profiles
+from sim.physics import calibration, precision
+from sim.physics.breakdown import Part, breakdown
+from sim.physics.iteration import IterationModel, Totals
+from sim.physics.parallelism import Parallelism
+from workloads import models
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BOUND_HUES = {"compute": "#D55E00", "memory": "#0072B2", "launch": "#CC79A7", "link": "#009E73", "host": "#57606a"}
+"""Colour of what bounds an operator (Okabe & Ito)."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One iteration on one chip.
+
+    Attributes
+    ----------
+    prefill : tokens of one prompt in it; 0 for none.
+    decode, context : sequences decoding, and how many tokens each has, with the new one.
+    """
+
+    model: str
+    hardware: str
+    tp: int
+    precision: str
+    prefill: int
+    decode: int
+    context: int
+    efficiency: str
+
+
+def run(
+    *,
+    model: str = "llama-2-13b",
+    hardware: str = "l20",
+    tp: int = 2,
+    precision: str = "w16a16",
+    prefill: int = 0,
+    decode: int = 32,
+    context: int = 1024,
+    compare: str | None = None,
+    efficiency: str = "generic",
+    out: Path | None = None,
+    json: bool = False,
+) -> int:
+    """Show what one iteration consists of, operator by operator, and what bounds each.
+
+    Parameters
+    ----------
+    model, hardware, tp, precision : what runs on what.
+    prefill : tokens of one prompt in the iteration; 0 for none.
+    decode, context : sequences decoding, and the tokens each has.
+    compare : a second chip, side by side.
+    efficiency : datasheet, generic, calibrated, or the path of a calibration.
+    out : folder for a waterfall and a roofline figure of each chip [default: none are drawn].
+    json : print a list of rows and nothing else.
+    """
+    chips = [hardware, *([compare] if compare else [])]
+    questions = [Question(model, chip, tp, precision, prefill, decode, context, efficiency) for chip in chips]
+    tables = {question.hardware: table(question) for question in questions}
+    if json:
+        rows = [row for frame in tables.values() for row in frame.to_dict(orient="records")]
+        print(encoder.dumps([{key: _plain(value) for key, value in row.items()} for row in rows]))
+    else:
+        _show(tables)
+    for name, frame in tables.items() if out else ():
+        from experiments.figures.style import save
+
+        assert out is not None
+        save(plot(frame), out / f"roofline-{name}")
+        save(waterfall(frame), out / f"waterfall-{name}")
+    return 0
+
+
+def table(question: Question) -> pd.DataFrame:
+    """Return the operators of an iteration: work, times, and share of the whole, one row each.
+
+    Raises
+    ------
+    ValueError
+        A name is unknown, the model cannot be cut, the chip lacks the unit, or there is nothing to do.
+    """
+    import pandas as pd
+
+    for name, least in (("prefill", 0), ("decode", 0), ("context", 1)):
+        if getattr(question, name) < least:
+            raise ValueError(f"--{name} is {getattr(question, name)}; allowed: {least} and more")
+    if not question.prefill and not question.decode:
+        raise ValueError("--prefill is 0 and --decode is 0; allowed: at least one of them above 0")
+    chip = hardware_profiles.load(question.hardware)
+    constants = calibration.load(question.efficiency, chip)
+    split, formats = Parallelism(question.tp), precision.load(question.precision)
+    built = IterationModel(models.load(question.model), chip, formats, split, constants)
+    parts = breakdown(built, totals(question))
+    whole = math.fsum(part.seconds for part in parts)
+    frame = pd.DataFrame([_row(part, whole) for part in parts])
+    frame.insert(0, "hardware", chip.name)
+    bandwidth = chip.memory.bandwidth_bytes_per_second
+    frame.attrs |= {"chip": chip.title, "bandwidth": bandwidth, "level": constants.level, "seconds": whole}
+    frame.attrs["peaks"] = sorted({part.peak_flops_per_second for part in parts if part.flops})
+    frame.attrs["what"] = _what(question, built.model.title)
+    return frame
+
+
+def totals(question: Question) -> Totals:
+    """Return what the hardware sees of one prompt and equal decoding sequences."""
+    prompt, decodes = question.prefill, question.decode
+    return Totals(
+        tokens=prompt + decodes,
+        samples=decodes + (prompt > 0),
+        prefill_tokens=prompt,
+        prefill_pairs=prompt * (prompt + 1) / 2,
+        decode_sequences=decodes,
+        decode_kv_tokens=decodes * question.context,
+    )
+
+
+def plot(frame: pd.DataFrame) -> Figure:
+    """Return the roofline: what the chip could do at each intensity, and what each operator reaches."""
+    import numpy as np
+
+    from experiments.figures.style import INK, MEDIUM, QUIET, RULE, SMALL, new_figure, plain_axes, top_of_axes
+
+    work = frame[(frame["flops"] > 0) & (frame["bytes"] > 0)]
+    reached = work["flops"] / work["seconds"]
+    bandwidth, peaks = frame.attrs["bandwidth"], frame.attrs["peaks"]
+    counts = [f"{(work['bound_by'] == name).sum()} of {len(work)} operators are bound by {name}" for name in BOUND_HUES]
+    title = f"{frame.attrs['chip']}: " + max(counts, key=lambda text: int(text.split()[0]))
+    figure = new_figure(title, f"{frame.attrs['what']}; constants: {frame.attrs['level']}")
+    axes = plain_axes(figure, 0.1, 0.13, 0.63, top_of_axes(figure) - 0.17)
+    low = min(work["intensity"].min() / 2, 0.5)
+    high = max(work["intensity"].max() * 2, 4 * peaks[-1] / bandwidth)
+    x = np.geomspace(low, high, 200)
+    roofs = [np.column_stack([x, np.minimum(x * bandwidth, peak)]) for peak in peaks]
+    axes.set(xscale="log", yscale="log", xlim=(low, high))
+    axes.set_ylim(reached.min() / 3, peaks[-1] * 2)
+    for roof in roofs:
+        axes.plot(roof[:, 0], roof[:, 1], color=INK, lw=1.2)
+    axes.set_xlabel("flops per byte of device memory", color=QUIET, size=MEDIUM)
+    axes.set_ylabel("flop/s", color=QUIET, size=MEDIUM)
+    axes.grid(True, color=RULE, lw=0.4)
+    order = work.assign(reached=reached).sort_values("reached", ascending=False).to_dict(orient="records")
+    for row, height in zip(order, np.linspace(0.97, 0.35, len(order)), strict=True):
+        hue, point = BOUND_HUES[row["bound_by"]], (row["intensity"], row["reached"])
+        axes.scatter(*point, s=20 + 500 * row["share"], color=hue, alpha=0.85, linewidths=0)
+        label = f"{row['operator']} {100 * row['share']:.0f} %"
+        line = {"arrowstyle": "-", "color": hue, "lw": 0.5, "relpos": (0, 0.5)}
+        axes.annotate(
+            label, point, xytext=(1.04, height), textcoords="axes fraction", size=SMALL, color=INK, arrowprops=line
+        )
+    _legend(axes, work, (1.02, 0.0))
+    return figure
+
+
+def waterfall(frame: pd.DataFrame) -> Figure:
+    """Return where the time goes: one bar an operator, each beginning where the one before it ends."""
+    from experiments.figures.style import INK, MEDIUM, QUIET, SMALL, new_figure, plain_axes, top_of_axes
+
+    shown = frame[frame["share"] >= 0.002]
+    largest = shown.sort_values("share").iloc[-1]
+    title = f"{frame.attrs['chip']}: {largest['operator']} takes {100 * largest['share']:.0f} % of the iteration"
+    figure = new_figure(title, f"{frame.attrs['what']}; constants: {frame.attrs['level']}")
+    axes = plain_axes(figure, 0.2, 0.1, 0.76, top_of_axes(figure) - 0.14)
+    start = 0.0
+    for place, (_, row) in enumerate(shown.iterrows()):
+        milliseconds = 1e3 * float(row["seconds"])
+        axes.barh(place, milliseconds, left=start, color=BOUND_HUES[str(row["bound_by"])], height=0.7)
+        start += milliseconds
+        axes.text(start, place, f" {milliseconds:.3g} ms", va="center", size=SMALL, color=INK)
+    axes.set_yticks(range(len(shown)), list(shown["operator"]))
+    axes.invert_yaxis()
+    axes.set_xlim(0, start * 1.12)
+    axes.set_xlabel(f"ms; the whole iteration {1e3 * frame.attrs['seconds']:.4g}", color=QUIET, size=MEDIUM)
+    _legend(axes, shown, (0.0, 0.0))
+    return figure
+
+
+def _legend(axes: Axes, frame: pd.DataFrame, place: tuple[float, float]) -> None:
+    """Say which colour stands for which bound, at a place given in shares of the axes."""
+    from matplotlib.lines import Line2D
+
+    from experiments.figures.style import SMALL
+
+    shown = [name for name in BOUND_HUES if (frame["bound_by"] == name).any()]
+    handles = [Line2D([], [], color=BOUND_HUES[name], marker="s", ls="", label=f"bound by {name}") for name in shown]
+    axes.legend(handles=handles, frameon=False, fontsize=SMALL, loc="lower left", bbox_to_anchor=place)
+
+
+def _row(part: Part, whole: float) -> dict[str, Any]:
+    return {
+        "operator": part.name,
+        "kernels": part.count,
+        "flops": part.flops,
+        "bytes": part.moved_bytes,
+        "intensity": part.intensity,
+        "bound_by": part.bound_by,
+        "seconds": part.seconds,
+        "share": part.seconds / whole if whole else 0.0,
+    }
+
+
+def _what(question: Question, title: str) -> str:
+    asked = [f"a prompt of {question.prefill:,} tokens"] if question.prefill else []
+    if question.decode:
+        asked.append(f"{question.decode:,} sequences decoding at {question.context:,} tokens")
+    return f"{title} {question.precision} TP {question.tp}, {' and '.join(asked)}"
+
+
+def _show(tables: dict[str, pd.DataFrame]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=140, no_color=True)
+    for frame in tables.values():
+        console.print(f"{frame.attrs['chip']} · {frame.attrs['what']}", style="bold")
+        console.print(f"{1e3 * frame.attrs['seconds']:.4g} ms · evidence: {frame.attrs['level']}")
+        shown = Table("operator", box=None, pad_edge=False)
+        for name in ("kernels", "GFLOP", "MB", "flop/byte", "ms", "share"):
+            shown.add_column(name, justify="right")
+        shown.add_column("bound by")
+        for row in frame.to_dict(orient="records"):
+            numbers = (f"{row['flops'] / 1e9:,.4g}", f"{row['bytes'] / 1e6:,.4g}", _number(row["intensity"]))
+            time = f"{1e3 * row['seconds']:.4g}", f"{100 * row['share']:.1f} %"
+            shown.add_row(str(row["operator"]), str(row["kernels"]), *numbers, *time, str(row["bound_by"]))
+        console.print(shown)
+        console.print()
+    if len(tables) == 2:
+        (first, one), (second, two) = tables.items()
+        ratio = one.attrs["seconds"] / two.attrs["seconds"]
+        console.print(f"{second} takes {1 / ratio:.2f} times as long as {first} for the same iteration.")
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.3g}"
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value

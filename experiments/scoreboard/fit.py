@@ -1,0 +1,183 @@
+"""Constants of the cost model that explain measured rows best, and how far they are from rows they never saw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from experiments.scoreboard.groups import Floats, Group
+from experiments.scoreboard.score import errors_pct
+from sim.physics.calibration import FOLDS
+from sim.physics.efficiency import RATES, Efficiency, generic
+from sim.physics.roofline import CACHED
+
+RESIDUAL_SCALE = 0.1
+"""Relative error from which rows count less and less (soft L1): tables have kernels that switch algorithms."""
+
+LEAST_ROWS = 20
+
+TILE = "tile_tokens"
+
+Numbers = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Form:
+    """What is fitted of one constant: where the numbers start, their bounds, and the constants they make."""
+
+    names: tuple[str, ...]
+    start: Numbers
+    low: Numbers
+    high: Numbers
+    apply: Callable[[Efficiency, Numbers], Efficiency]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One fitted constant.
+
+    Attributes
+    ----------
+    constant, names : field of `Efficiency`, and the numbers it has.
+    numbers, fold_numbers : fitted to all rows, and without each part in turn.
+    rows : measured rows.
+    held_out_pct : median, 90th percentile and signed median of the error on the parts left out [%].
+    apply : puts numbers into constants.
+    """
+
+    constant: str
+    names: tuple[str, ...]
+    numbers: Numbers
+    fold_numbers: tuple[Numbers, ...]
+    rows: int
+    held_out_pct: tuple[float, float, float]
+    apply: Callable[[Efficiency, Numbers], Efficiency]
+
+
+def fit(constant: str, groups: Sequence[Group], base: Efficiency) -> Fit:
+    """Return the constant that explains the groups best, by least squares on the logarithm of the time.
+
+    Parameters
+    ----------
+    groups : rows of this constant, with folds.
+    base : all other constants.
+
+    Raises
+    ------
+    ValueError
+        Too few rows.
+    """
+    rows = sum(len(group.measured_seconds) for group in groups)
+    if rows < LEAST_ROWS:
+        raise ValueError(f"{constant}: {rows} measured rows; at least {LEAST_ROWS} are needed")
+    form = form_of(constant, groups)
+    parts_of_rows = np.concatenate([group.folds for group in groups if group.folds is not None])
+    kept = [parts_of_rows != part for part in range(-1, FOLDS)]  # no row is in part -1
+    everything, *parts = (_solve(form, groups, base, mask) for mask in kept)
+    times = np.empty(rows)
+    for mask, numbers in zip(kept[1:], parts, strict=True):
+        times[~mask] = _times(groups, form.apply(base, numbers))[~mask]
+    measured = np.concatenate([group.measured_seconds for group in groups])
+    return Fit(constant, form.names, everything, tuple(parts), rows, errors_pct(times, measured), form.apply)
+
+
+def form_of(constant: str, groups: Sequence[Group]) -> Form:
+    """Return what can be fitted of a constant from such rows."""
+    if constant == "links":
+        return _pcie_form() if all(group.goals[0] is None for group in groups) else _fast_link_form()
+    if constant == "decode_attention":
+        return _decode_form()
+    if constant == "mixed_attention":
+        return _mixed_form()
+    memory_only = constant in ("elementwise", "decode_attention_8bit")
+    return _rate_form(constant, memory_only=memory_only)
+
+
+def _rate_form(constant: str, *, memory_only: bool) -> Form:
+    """Launch, reached parts and sharpness of a `Rate`; arithmetic is left alone where it never binds."""
+    assert constant in RATES
+    rate = getattr(generic(), constant)
+    names = ("launch_seconds", "memory") if memory_only else ("launch_seconds", "compute", "memory", "sharpness")
+
+    def apply(constants: Efficiency, numbers: Numbers) -> Efficiency:
+        fitted = replace(getattr(constants, constant), **dict(zip(names, numbers, strict=True)))
+        return replace(constants, **{constant: fitted})
+
+    start = (rate.launch_seconds, rate.memory) if memory_only else (rate.launch_seconds, rate.compute, rate.memory, 2.0)
+    low = (1e-7, 0.02) if memory_only else (1e-7, 0.02, 0.02, 1.0)
+    most = CACHED if constant == "elementwise" else 1.0
+    high = (3e-4, most) if memory_only else (3e-4, 1.0, 1.0, 20.0)
+    return Form(names, start, low, high, apply)
+
+
+def _decode_form() -> Form:
+    """Launch, reached bandwidth, and the keys that every sequence costs beyond its context."""
+
+    def apply(constants: Efficiency, numbers: Numbers) -> Efficiency:
+        launch, memory, tile = numbers
+        rate = replace(constants.decode_attention, launch_seconds=launch, memory=memory)
+        return replace(constants, decode_attention=rate, decode_tile_tokens=round(tile))
+
+    names = ("launch_seconds", "memory", TILE)
+    return Form(names, (10e-6, 0.8, 64.0), (1e-7, 0.02, 1.0), (3e-4, 1.0, 1000.0), apply)
+
+
+def _mixed_form() -> Form:
+    """All of a `Rate`, and the keys that every query tile costs beyond those it sees."""
+    rate_form = _rate_form("mixed_attention", memory_only=False)
+
+    def apply(constants: Efficiency, numbers: Numbers) -> Efficiency:
+        *rate, tile = numbers
+        return replace(rate_form.apply(constants, tuple(rate)), mixed_tile_tokens=round(tile))
+
+    names = (*rate_form.names, TILE)
+    return Form(names, (*rate_form.start, 140.0), (*rate_form.low, 1.0), (*rate_form.high, 2000.0), apply)
+
+
+def _fast_link_form() -> Form:
+    names = ("one_shot_seconds", "one_shot", "ring_seconds", "ring")
+    return _links_form(names, (5e-6, 0.58, 11e-6, 0.72), (1e-7, 0.02, 1e-7, 0.02), (1e-4, 1.0, 1e-4, 1.0))
+
+
+def _pcie_form() -> Form:
+    names = ("pcie_seconds", "pcie_step_seconds", "pcie_bytes_per_second")
+    return _links_form(names, (5e-6, 1e-6, 16e9), (1e-7, 1e-8, 1e8), (1e-3, 1e-4, 1e12))
+
+
+def _links_form(names: tuple[str, ...], start: Numbers, low: Numbers, high: Numbers) -> Form:
+    def apply(constants: Efficiency, numbers: Numbers) -> Efficiency:
+        given: dict[str, Any] = dict(zip(names, numbers, strict=True))
+        measured = constants.links.pcie_measured or "pcie_seconds" in names
+        return replace(constants, links=replace(constants.links, **given, pcie_measured=measured))
+
+    return Form(names, start, low, high, apply)
+
+
+def _times(groups: Sequence[Group], constants: Efficiency) -> Floats:
+    return np.concatenate([group.seconds(constants) for group in groups])
+
+
+def _solve(form: Form, groups: Sequence[Group], base: Efficiency, mask: npt.NDArray[np.bool_]) -> Numbers:
+    from scipy.optimize import least_squares
+
+    measured = np.log(np.concatenate([group.measured_seconds for group in groups])[mask])
+
+    def residuals(logarithms: Floats) -> Floats:
+        numbers = np.clip(np.exp(logarithms), form.low, form.high)
+        error: Floats = np.log(_times(groups, form.apply(base, tuple(numbers.tolist())))[mask]) - measured
+        return error
+
+    steps = np.full(len(form.start), 1e-2 if TILE in form.names else 1e-6)  # wide enough for a whole key
+    found = least_squares(
+        residuals,
+        np.log(form.start),
+        bounds=(np.log(form.low), np.log(form.high) + 1e-9),
+        loss="soft_l1",
+        f_scale=RESIDUAL_SCALE,
+        diff_step=steps,
+    )
+    return tuple(np.clip(np.exp(found.x), form.low, form.high).tolist())

@@ -1,0 +1,144 @@
+"""Tables of single kernels on one device: matrix products, attention, mixtures of experts."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from experiments.scoreboard.groups import Floats, Found, Goals, Group, by, floats, folds, stack_of
+from experiments.scoreboard.workloads import busiest_device
+from hardware_profiles.profile import HardwareProfile
+from sim.physics.efficiency import Efficiency
+from sim.physics.operators import STREAM_BYTES, expert_work, gemm_work
+from sim.physics.precision import PRECISIONS, Precision, compute_unit, sixteen_bit_unit
+from sim.physics.roofline import roofline_seconds
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMATS = {
+    "bfloat16": "w16a16",
+    "float16": "w16a16",
+    "bf16": "w16a16",
+    "fp16": "w16a16",
+    "fp8": "fp8",
+    "fp8_block": "fp8",
+    "sq": "w8a8",
+    "int8_wo": "w8a16",
+    "int4_wo": "w4a16",
+    "w4a16_mxfp4": "w4a16",
+    "w4a8_mxfp4_mxfp8": "w4a8",
+    "nvfp4": "w4a4",
+}
+"""Number formats of the tables, as this project names them; block scales are not told apart."""
+
+GEMM_16BIT: Goals = (15, 8)
+GEMM_8BIT: Goals = (20, 12)
+ATTENTION: Goals = (35, 10)
+EXPERTS: Goals = (25, 20)
+UNGATED = {(512, 22)}
+"""(experts, experts per token) of Nemotron 3, whose experts have no gate branch; the tables do not say which have."""
+
+
+def gemm_grid(frame: pd.DataFrame) -> Found:
+    """Matrix products by shape, number format and kernel library."""
+    return by("gemm_grid", frame, ("backend", "dtype"), _gemm)
+
+
+def attention_grid(frame: pd.DataFrame) -> Found:
+    """Attention of equal prompts, or of equal contexts decoding."""
+    return by("attention_grid", frame, ("backend", "phase", "kv_dtype", "attn_dtype"), _attention)
+
+
+def moe_grid(frame: pd.DataFrame) -> Found:
+    """Routed experts of one layer, on the busiest device."""
+    return by("moe_grid", frame, ("backend", "dtype", "dist"), _experts)
+
+
+def precision_of(dtype: str) -> Precision:
+    """Return the precision that a table means; ValueError for an unknown one."""
+    if dtype not in FORMATS:
+        raise ValueError(f"number format {dtype!r} is unknown; known are {', '.join(FORMATS)}")
+    return PRECISIONS[FORMATS[dtype]]
+
+
+def gemm_constant(precision: Precision) -> str:
+    """Return the constant that prices matrix products in a precision."""
+    if precision.quantises_activations:
+        return "gemm_8bit"
+    return "gemm" if precision.weight_bytes == STREAM_BYTES else "gemm_narrow_weights"
+
+
+def operator_seconds(
+    constants: Efficiency, constant: str, chip: HardwareProfile, unit: str, flops: Floats, moved_bytes: Floats
+) -> Floats:
+    """Return the time of kernels under the constants of that name [s]."""
+    rate = getattr(constants, constant)
+    return roofline_seconds(flops, moved_bytes, rate, chip.peak(unit), chip.memory.bandwidth_bytes_per_second)
+
+
+def _gemm(chip: HardwareProfile, rows: pd.DataFrame) -> Found:
+    first = rows.iloc[0]
+    precision = precision_of(str(first["dtype"]))
+    m, n, k, us = floats(rows, "m", "n", "k", "us")
+    flops, moved_bytes = gemm_work(m, k, n, precision)
+    if "smooth_quant" in str(first["kernel"]):  # the input comes in eight bits: no pass that quantises it
+        moved_bytes = moved_bytes - m * k * (STREAM_BYTES + precision.activation_bytes)
+    constant, unit = gemm_constant(precision), compute_unit(precision, chip)
+    seconds = partial(operator_seconds, constant=constant, chip=chip, unit=unit, flops=flops, moved_bytes=moved_bytes)
+    goals = GEMM_16BIT if constant == "gemm" else GEMM_8BIT
+    label = f"{first.backend} {first['dtype']}"
+    stack = stack_of(str(first.backend))
+    shape = folds(rows, ("m", "n", "k"))
+    return [Group("gemm_grid", str(first.hw), label, chip, stack, constant, goals, seconds, us / 1e6, shape)]
+
+
+def _attention(chip: HardwareProfile, rows: pd.DataFrame) -> Found:
+    first = rows.iloc[0]
+    batch, length, heads, kv_heads, width, us = floats(rows, "batch", "kv_len", "n_heads", "n_kv", "head_dim", "us")
+    kv_bytes = {"bfloat16": 2.0, "float16": 2.0, "fp8": 1.0, "int8": 1.0}.get(str(first.kv_dtype))
+    if kv_bytes is None:
+        raise ValueError(f"KV format {first.kv_dtype!r} is unknown; known are bfloat16, float16, fp8, int8")
+    decodes = first.phase == "decode"
+    constant = f"{first.phase}_attention" + ("_8bit" if kv_bytes < STREAM_BYTES else "")
+    peak, bandwidth = chip.peak(sixteen_bit_unit(chip)), chip.memory.bandwidth_bytes_per_second
+
+    def decode_seconds(constants: Efficiency) -> Floats:
+        keys = batch * (length + constants.decode_tile_tokens)
+        flops, moved_bytes = 4.0 * keys * heads * width, 2.0 * keys * kv_heads * width * kv_bytes
+        return roofline_seconds(flops, moved_bytes, getattr(constants, constant), peak, bandwidth)
+
+    def prefill_seconds(constants: Efficiency) -> Floats:
+        new = floats(rows, "q_len")[0]
+        cached = length - new
+        flops = 4.0 * batch * (new * cached + new * (new + 1) / 2) * heads * width
+        own_bytes = batch * new * width * (2 * heads * STREAM_BYTES + 2 * kv_heads * kv_bytes)
+        rate, decode = getattr(constants, constant), getattr(constants, constant.replace("prefill", "decode"))
+        cached_bytes = batch * cached * 2 * kv_heads * width * kv_bytes * rate.memory / decode.memory
+        return roofline_seconds(flops, own_bytes + cached_bytes, rate, peak, bandwidth)
+
+    columns = ("batch", "q_len", "kv_len", "n_heads", "n_kv", "head_dim")
+    seconds = decode_seconds if decodes else prefill_seconds
+    label = f"{first.backend} {first.phase} {first.kv_dtype} KV, {first.attn_dtype}"
+    stack, shape = stack_of(str(first.backend)), folds(rows, columns)
+    return [Group("attention_grid", str(first.hw), label, chip, stack, constant, ATTENTION, seconds, us / 1e6, shape)]
+
+
+def _experts(chip: HardwareProfile, rows: pd.DataFrame) -> Found:
+    first = rows.iloc[0]
+    precision = precision_of(str(first["dtype"]))
+    tokens, hidden, width, split, us = floats(rows, "tokens", "hidden", "inter", "moe_tp", "us")
+    experts, per_token, devices = (rows[name].to_numpy(dtype=np.int64) for name in ("n_experts", "topk", "moe_ep"))
+    ungated = rows["kernel"].astype(str).str.contains("nongated").to_numpy()
+    ungated = ungated | np.array([pair in UNGATED for pair in zip(experts.tolist(), per_token.tolist(), strict=True)])
+    visits, read = busiest_device(tokens, experts, per_token, devices, str(first.dist))
+    work = expert_work(visits, read, hidden, np.where(ungated, 1.0, 2.0), width / split, precision)
+    constant = "experts_8bit" if precision.quantises_activations else "experts"
+    unit = compute_unit(precision, chip)
+    seconds = partial(operator_seconds, constant=constant, chip=chip, unit=unit, flops=work[0], moved_bytes=work[1])
+    label = f"{first.backend} {first['dtype']} {first.dist}"
+    columns = ("tokens", "hidden", "inter", "topk", "n_experts", "moe_tp", "moe_ep")
+    stack, shape = stack_of(str(first.backend)), folds(rows, columns)
+    return [Group("moe_grid", str(first.hw), label, chip, stack, constant, EXPERTS, seconds, us / 1e6, shape)]

@@ -1,0 +1,121 @@
+"""How far is the cost model from what was measured on real GPUs, and does it reach its goals?"""
+
+from __future__ import annotations
+
+import json as encoder
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+from experiments.scoreboard import tables
+from experiments.scoreboard.coverage import Coverage
+from experiments.scoreboard.coverage import coverage as coverage_of
+from experiments.scoreboard.groups import Group
+from experiments.scoreboard.score import READERS, Row, rows_of
+
+GOAL_SOURCE = "median absolute error; calibrated rows are scored by constants that never saw their shape"
+
+
+def run(data: Path = Path("measured"), *, coverage: bool = False, json: bool = False) -> int:
+    """Score the cost model against every table of measurements in a folder; see `scoreboard`.
+
+    Parameters
+    ----------
+    data : folder of canonical tables, each as .parquet or .csv.
+    coverage : instead, how often measurements lie in the 90 % band of an unknown chip, leaving each chip out in turn.
+    json : print a list of rows and nothing else.
+    """
+    if coverage:
+        _print_coverage(covered(data), json)
+        return 0
+    rows = scoreboard(data)
+    if json:
+        print(encoder.dumps([asdict(row) for row in rows]))
+    else:
+        _show(rows)
+    return 0
+
+
+def scoreboard(data: Path) -> list[Row]:
+    """Return a row for each table, chip, kind of measurement and level of evidence, unflattering ones included.
+
+    Nothing is fitted here. Calibrated rows come from the constants that ship with the project: where they were fitted
+    to rows of the same shape, from the fold that left this shape out.
+
+    Raises
+    ------
+    ValueError
+        The folder has no table, or one that cannot be read.
+    """
+    frames = tables.read(data)
+    return [row for name, reader in READERS.items() if name in frames for row in rows_of(reader(frames[name]))]
+
+
+def covered(data: Path, samples: int = 200, seed: int = 1) -> list[Coverage]:
+    """Return how often measured rows lie in the band that the other chips alone would have given."""
+    import numpy as np
+
+    frames = tables.read(data)
+    found = (group for name, reader in READERS.items() if name in frames for group in reader(frames[name]))
+    groups = [group for group in found if isinstance(group, Group)]
+    return coverage_of(groups, samples, np.random.default_rng(seed))
+
+
+def markdown(rows: Iterable[Row]) -> str:
+    """Return the scoreboard as a table for a README; skipped rows are left out."""
+    lines = [
+        "| table | hardware | what | level | rows | median | p90 | bias | goal | met |",
+        "|---|---|---|---|---:|---:|---:|---:|---:|---|",
+    ]
+    for row in rows:
+        if row.level == "skipped":
+            continue
+        goal = "" if row.goal_pct is None else f"{row.goal_pct:g} %"
+        met = {True: "yes", False: "no", None: ""}[row.met]
+        numbers = f"{row.median_abs_pct:.1f} % | {row.p90_abs_pct:.0f} % | {row.bias_pct:+.1f} %"
+        place = f"{row.table} | {row.hardware} | {row.model} | {row.level}"
+        lines.append(f"| {place} | {row.n:,} | {numbers} | {goal} | {met} |")
+    return "\n".join(lines)
+
+
+def _show(rows: list[Row]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=150, no_color=True)
+    table = Table("table", "hardware", "what", "level", box=None, pad_edge=False)
+    for name in ("rows", "median", "p90", "bias", "goal"):
+        table.add_column(name, justify="right")
+    table.add_column("met")
+    for row in (row for row in rows if row.level != "skipped"):
+        goal = "" if row.goal_pct is None else f"{row.goal_pct:g} %"
+        met = {True: "yes", False: "[red]no[/red]", None: ""}[row.met]
+        table.add_row(
+            *(row.table, row.hardware, row.model, row.level, f"{row.n:,}"),
+            *(f"{row.median_abs_pct:.1f} %", f"{row.p90_abs_pct:.0f} %", f"{row.bias_pct:+.1f} %", goal, met),
+        )
+    console.print(table)
+    scored = [row for row in rows if row.met is not None]
+    for level in ("generic", "calibrated"):
+        mine = [row for row in scored if row.level == level]
+        console.print(f"{level}: {sum(bool(row.met) for row in mine)} of {len(mine)} goals met ({GOAL_SOURCE})")
+    for reason, count in _reasons(rows).items():
+        console.print(f"not scored: {count:,} rows: {reason}", style="dim")
+
+
+def _reasons(rows: Iterable[Row]) -> dict[str, int]:
+    reasons: dict[str, int] = {}
+    for row in rows:
+        if row.level == "skipped":
+            reasons[row.note] = reasons.get(row.note, 0) + row.n
+    return reasons
+
+
+def _print_coverage(rows: list[Coverage], json: bool) -> None:
+    if json:
+        print(encoder.dumps([asdict(row) for row in rows]))
+        return
+    for row in rows:
+        print(f"{row.hardware:22} {row.constant:24} {row.n:6,} rows  {row.covered_pct:5.1f} % inside the 90 % band")

@@ -1,0 +1,187 @@
+"""What one iteration consists of: every operator with its work, its time, and what bounds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sim.physics.iteration import IterationModel, Totals
+from sim.physics.mixed_attention import QUERY_TILE
+from sim.physics.operators import (
+    attention_flops_per_pair,
+    decode_flops_per_kv_token,
+    head_operators,
+    layer_operators,
+    prefill_bytes_per_token,
+    score_bytes_per_pair,
+)
+from sim.physics.prefill_attention import MASKED, UNFUSED_KERNELS
+from sim.physics.roofline import Operator, Rate
+
+
+@dataclass(frozen=True)
+class Part:
+    """All kernels of one operator in an iteration, on one device.
+
+    Attributes
+    ----------
+    name : what it is.
+    count : kernels.
+    flops, moved_bytes : of all of them [flop], [bytes]; 0 for what neither computes nor reads device memory.
+    launch_seconds, compute_seconds, memory_seconds : fixed time, and what arithmetic and memory would take alone [s].
+    seconds : what they take together [s].
+    peak_flops_per_second : of the unit that computes.
+    other : what bounds a part without flops and bytes: ``"link"`` or ``"host"``.
+    """
+
+    name: str
+    count: int
+    flops: float
+    moved_bytes: float
+    launch_seconds: float
+    compute_seconds: float
+    memory_seconds: float
+    seconds: float
+    peak_flops_per_second: float = 0.0
+    other: str = ""
+
+    @property
+    def bound_by(self) -> str:
+        """The largest of its times: ``"launch"``, ``"compute"``, ``"memory"``, ``"link"`` or ``"host"``."""
+        if self.other:
+            return self.other
+        times = {"memory": self.memory_seconds, "compute": self.compute_seconds, "launch": self.launch_seconds}
+        return max(times, key=lambda name: times[name])
+
+    @property
+    def intensity(self) -> float:
+        """Flops per byte; nan for what moves nothing."""
+        return self.flops / self.moved_bytes if self.moved_bytes else float("nan")
+
+
+def breakdown(model: IterationModel, totals: Totals) -> list[Part]:
+    """Return the parts of one iteration in the order of a layer; their times add up to ``model.seconds(totals)``.
+
+    Parameters
+    ----------
+    totals : of scalars.
+    """
+    tokens, samples = (np.array(float(np.asarray(value))) for value in (totals.tokens, totals.samples))
+    operators = (
+        layer_operators(model.model, model.precision, model.parallelism, tokens, model.routing_skew)
+        if tokens > 0
+        else []
+    )
+    parts = [_kernels(model, operator) for operator in operators] + _attention(model, totals)
+    if model.parallelism.tensor > 1 and tokens > 0:
+        parts.append(_other("all-reduce", "link", float(model.all_reduce_seconds(tokens))))
+    if samples > 0:
+        parts += [_kernels(model, operator) for operator in head_operators(model.model, model.parallelism, samples)]
+        if model.parallelism.tensor > 1:
+            parts.append(_other("gather logits", "link", float(model.gather_seconds(samples))))
+    return [*parts, _other("host", "host", model.host_seconds)]
+
+
+def _other(name: str, bound: str, seconds: float) -> Part:
+    return Part(name, 1, 0.0, 0.0, 0.0, 0.0, 0.0, seconds, other=bound)
+
+
+def _kernels(model: IterationModel, operator: Operator) -> Part:
+    rate, peak = model.rates[operator.kind]
+    count, flops, moved_bytes = operator.count, float(operator.flops), float(operator.moved_bytes)
+    kernel = model.kernel_seconds(operator.flops, operator.moved_bytes, rate, peak)
+    return _part(model, operator.name, count, count * flops, count * moved_bytes, rate, peak, count * float(kernel))
+
+
+def _part(
+    model: IterationModel,
+    name: str,
+    count: int,
+    flops: float,
+    moved_bytes: float,
+    rate: Rate,
+    peak: float,
+    seconds: float,
+) -> Part:
+    bandwidth = model.hardware.memory.bandwidth_bytes_per_second
+    compute, memory = flops / (peak * rate.compute), moved_bytes / (bandwidth * rate.memory)
+    return Part(name, count, flops, moved_bytes, count * rate.launch_seconds, compute, memory, seconds, peak)
+
+
+def _prefill(model: IterationModel, pairs: float, cached: float, new: float) -> Part:
+    """Return attention of prompts; cached keys, own tokens and scores move at rates of their own."""
+    shape, split, layers = model.model, model.parallelism, model.model.layers
+    computed, scored = (pairs, 0.0) if model.flash_attention else (MASKED * pairs, MASKED * pairs)
+    kernels = layers if model.flash_attention else layers * UNFUSED_KERNELS
+    slopes = model.prefill_attention_slopes
+    moved_bytes = new * prefill_bytes_per_token(shape, model.precision, split) + cached * model.kv_bytes_per_layer
+    moved_bytes += scored * score_bytes_per_pair(shape, split)
+    return Part(
+        "prefill attention",
+        kernels,
+        layers * attention_flops_per_pair(shape, split) * computed,
+        layers * moved_bytes,
+        slopes.launch,
+        slopes.per_pair * pairs,
+        slopes.per_kv_token * cached + slopes.per_new_token * new + slopes.per_pair_moved * pairs,
+        float(model.prefill_attention_seconds(pairs, cached, new)),
+        model.sixteen_bit_peak,
+    )
+
+
+def _decode(model: IterationModel, keys: float, decodes: float) -> Part:
+    """Return attention of decoding sequences."""
+    shape, split, layers = model.model, model.parallelism, model.model.layers
+    read = layers * (keys + decodes * model.efficiency.decode_tile_tokens)
+    flops, moved_bytes = read * decode_flops_per_kv_token(shape, split), read * model.kv_bytes_per_layer
+    rate, bandwidth = model.decode_rate, model.hardware.memory.bandwidth_bytes_per_second
+    memory = moved_bytes / (bandwidth * rate.memory)
+    if not model.flash_attention:
+        score_bytes = read * score_bytes_per_pair(shape, split)
+        moved_bytes += score_bytes
+        memory += score_bytes / (bandwidth * model.efficiency.elementwise.memory)
+    return Part(
+        "decode attention",
+        layers if model.flash_attention else layers * UNFUSED_KERNELS,
+        flops,
+        moved_bytes,
+        model.decode_attention_launch_seconds,
+        flops / (model.sixteen_bit_peak * rate.compute),
+        memory,
+        float(model.decode_attention_seconds(keys, decodes)),
+        model.sixteen_bit_peak,
+    )
+
+
+def _attention(model: IterationModel, totals: Totals) -> list[Part]:
+    """Return attention of prompts and of decoding, or their one kernel."""
+    pairs, cached, new, decodes, keys = (
+        float(np.asarray(value))
+        for value in (
+            totals.prefill_pairs,
+            totals.prefill_kv_tokens,
+            totals.prefill_tokens,
+            totals.decode_sequences,
+            totals.decode_kv_tokens,
+        )
+    )
+    layers, peak = model.model.layers, model.sixteen_bit_peak
+    slopes = model.mixed_attention_slopes
+    own = layers * new * prefill_bytes_per_token(model.model, model.precision, model.parallelism)
+    pair_flops = attention_flops_per_pair(model.model, model.parallelism)
+    kv_bytes = layers * model.kv_bytes_per_layer
+    seconds = slopes.seconds(pairs, cached, new, decodes, keys) if slopes else 0.0
+    if slopes and seconds:
+        tiles = new / QUERY_TILE
+        tile_keys = pairs / QUERY_TILE + tiles * (QUERY_TILE / 2 + slopes.tile_tokens) + keys
+        flops = layers * pair_flops * QUERY_TILE * (tile_keys + decodes * slopes.tile_tokens)
+        moved_bytes = own + kv_bytes * (cached + keys)
+        rate = model.efficiency.mixed_attention
+        return [_part(model, "attention in one kernel", layers, flops, moved_bytes, rate, peak, seconds)]
+    parts = []
+    if pairs:
+        parts.append(_prefill(model, pairs, cached, new))
+    if keys:
+        parts.append(_decode(model, keys, decodes))
+    return parts

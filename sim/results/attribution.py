@@ -1,0 +1,292 @@
+"""Where the time of a request went: parts that are disjoint, have names, and sum to its latency to the tick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from sim.engine.clock import IterationClock, seconds
+from sim.engine.log import Iterations
+from sim.engine.replay import FINISHED, Replay
+from sim.results.percentiles import Integers
+from sim.scheduling.batch import Limits, Refusal
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PARTS = {
+    "seats": "waiting for a seat",
+    "token_budget": "waiting for room in the token budget of an iteration",
+    "kv_blocks": "waiting for KV blocks",
+    "policy": "waiting because the policy admitted nobody",
+    "behind_prefill": "arrived while prompts of others were computed",
+    "behind_decode": "arrived while others decoded",
+    "own_prefill": "own prompt",
+    "shared_prefill": "others in the iterations of the own prompt",
+    "own_decode": "own decoding",
+    "prefill_stall": "decoding stalled by prompts of others",
+    "held": "decoding paused for want of tokens or KV blocks",
+    "preemption": "preempted, and computed anew",
+    "host": "host work of the own iterations",
+}
+"""The parts of a latency, in words; see `Attribution`."""
+
+OWN = ("own_prefill", "own_decode", "host")
+"""The parts that a request would also have if it were alone."""
+
+_PART = {name: place for place, name in enumerate(PARTS)}
+_SEATS, _TOKENS, _BLOCKS, _POLICY = (_PART[name] for name in ("seats", "token_budget", "kv_blocks", "policy"))
+_WAITS = range(_POLICY + 1)
+_DECODING = tuple(_PART[name] for name in ("own_decode", "prefill_stall", "held", "host"))
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Latencies split into `PARTS`.
+
+    A request is in one of four states from its arrival to its last token.
+
+    *In the queue*, until the iteration that computes the first piece of its prompt begins. What is left of the
+    iteration in flight at its arrival is `behind_prefill` if that iteration computes any prompt, else `behind_decode`.
+    Later iterations were decided on without it: they count as what the ledger was short of, `seats`, `kv_blocks` or
+    `token_budget`, by its reason to refuse the head of the queue. An iteration whose token budget is spent counts as
+    `token_budget` unless seats were short. Where no reason was logged, it is `seats` if all are taken, else
+    `token_budget` if prompts were computed, `kv_blocks` if somebody was preempted, and `policy` otherwise (a static
+    batch lets nobody in).
+
+    *In prefill*, until the prompt is computed and the first token is out. In an iteration that computes a piece of it,
+    `own_prefill` is what this piece alone would take, and the rest, for prompts and decodes of others in the same
+    iteration, `shared_prefill`. An iteration without a piece of it counts as if it were still in the queue.
+
+    *Decoding*. An iteration in which it decodes is `own_decode`, up to what the same decodes would take without any
+    prompt; the rest is `prefill_stall`, and so is every iteration in which nobody decodes. `held` is an iteration that
+    it had to sit out while others decoded.
+
+    *Preempted*. All time from a preemption until everything lost is computed anew, and a token is out, is `preemption`.
+
+    `host` is the fixed part of those iterations that count as own (`IterationClock.base`) and in no other part.
+
+    Attributes
+    ----------
+    ttft, end_to_end : (parts, requests) [ticks], in the order of `PARTS`; none is negative, the columns sum to time to
+        first token and time to last token; zeros where a request was not served.
+    """
+
+    ttft: Integers
+    end_to_end: Integers
+
+    def part(self, name: str) -> Integers:
+        """Return one part of the end-to-end times, (requests,) [ticks]."""
+        return np.asarray(self.end_to_end[_PART[name]], dtype=np.int64)
+
+    def table(self) -> pd.DataFrame:
+        """Return a row for each request, with a column in seconds for each part of TTFT and of end-to-end time."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {f"ttft_{name}_seconds": seconds(self.ttft[place]) for name, place in _PART.items()}
+            | {f"end_to_end_{name}_seconds": seconds(self.end_to_end[place]) for name, place in _PART.items()}
+        )
+
+
+def attribute(limits: Limits, replay: Replay) -> Attribution:
+    """Split the latencies of a run; see `Attribution` for the rules.
+
+    Everything follows from the log: cumulative sums over its rows, looked up where states begin and end.
+    """
+    first = np.zeros((len(PARTS), len(replay.arrival)), dtype=np.int64)
+    if not (replay.outcome == FINISHED).any():
+        return Attribution(first, first.copy())
+    rows = _Rows(replay.iterations, limits, replay.clock)
+    states = _States(replay)
+    _add_queue(first, rows, states)
+    _add_prefill(first, rows, states)
+    later = np.zeros_like(first)
+    _add_decoding(later, rows, states)
+    _add_preempted(first, later, rows, states)
+    return Attribution(first, first + later)
+
+
+class _Rows:
+    """The log by what a row means to those who wait, and to those who decode."""
+
+    def __init__(self, log: Iterations, limits: Limits, clock: IterationClock) -> None:
+        self.log, self.clock = log, clock
+        self.start, self.duration, self.end = log.start, log.duration, log.end
+        # Idle before a row; nobody who waits or decodes should ever meet any.
+        self.gap = np.concatenate([[0], log.start[1:] - self.end[:-1]])
+        self.cause = _causes(log, limits)
+
+    @cached_property
+    def waited(self) -> Integers:
+        """Time spent up to the begin of each row (waits, rows + 1) by what was waited for [ticks]."""
+        spent = self.duration * (np.arange(len(_WAITS))[:, None] == self.cause)
+        spent[_POLICY] += self.gap
+        return _cumulated(spent)
+
+    @cached_property
+    def decoding(self) -> Integers:
+        """What each row is to a sequence that has its first token (len(_DECODING), rows) [ticks]."""
+        log = self.log
+        decodes = log.decodes > 0
+        host = np.where(decodes, self.clock.base * log.iterations, 0)
+        own = np.where(decodes, self.duration, 0)
+        mixed = np.flatnonzero(decodes & (log.prompts > 0))
+        cost = [
+            self.clock.iteration(0, 0, 0, 0, count, context)
+            for count, context in zip(log.decodes[mixed].tolist(), log.context[mixed].tolist(), strict=True)
+        ]
+        own[mixed] = np.minimum(own[mixed], cost)
+        return np.stack([own - host, self.duration - own, np.zeros_like(own), host])
+
+    def left_in_flight(self, row: Integers, moment: Integers) -> Integers:
+        """Return how long the iteration of a row in which a moment lies still takes from then on [ticks]."""
+        first, growth, elapsed = self.log.first[row], self.log.growth[row], moment - self.start[row]
+
+        def reached(count: Integers) -> Integers:
+            return np.asarray(count * first + growth * (count * (count - 1) // 2), dtype=np.int64)
+
+        # The root in floating point is off by one at most where numbers are large; integers decide.
+        linear = first - growth / 2
+        root = 2.0 * elapsed / (linear + np.sqrt(linear * linear + 2.0 * growth * elapsed))
+        count = np.clip(np.ceil(root).astype(np.int64), 1, self.log.iterations[row])
+        while (short := reached(count) < elapsed).any():
+            count += short
+        while (far := (count > 1) & (reached(count - 1) >= elapsed)).any():
+            count -= far
+        return reached(count) - elapsed
+
+
+def _causes(log: Iterations, limits: Limits) -> Integers:
+    """Return what those in the queue of each row waited for: one of `_WAITS`."""
+    unknown = log.refusal == Refusal.NONE
+    return np.select(
+        [
+            log.refusal == Refusal.SEATS,
+            log.decodes + log.new_tokens >= limits.tokens,
+            log.refusal == Refusal.TOKENS,
+            log.refusal == Refusal.BLOCKS,
+            unknown & (log.decodes + log.prompts >= limits.sequences),
+            unknown & (log.prompts > 0),
+            unknown & (log.preempted > 0),
+        ],
+        [_SEATS, _TOKENS, _TOKENS, _BLOCKS, _SEATS, _TOKENS, _BLOCKS],
+        _POLICY,
+    )
+
+
+class _States:
+    """When the served requests changed from one state to another, as rows of the log.
+
+    Attributes
+    ----------
+    requests : (served,) indices; `arrival`, [ticks], and `admitted`, their first row, belong to them.
+    computed : (served,) the row before which the first prefill ends: the one behind its last, or where it is preempted.
+    chunks : rows of the log's chunks that lie in the first prefill.
+    held : (pauses, 2) row and request.
+    decoding, preempted : (stretches, 3) request, first row, and the row behind the last one.
+    is_first : (preempted stretches,) whether the first token comes at the end of it.
+    """
+
+    def __init__(self, replay: Replay) -> None:
+        log = replay.iterations
+        served = replay.outcome == FINISHED
+        self.requests = np.flatnonzero(served)
+        self.arrival = replay.arrival[self.requests]
+        chunks = log.chunks[served[log.chunks[:, 1]]]
+        pauses = log.pauses[served[log.pauses[:, 1]]]
+        self.held = pauses[pauses[:, 2] == 0, :2]
+        self.admitted = np.empty(len(served), dtype=np.int64)
+        self.admitted[chunks[::-1, 1]] = chunks[::-1, 0]  # the last assignment, the first chunk, stays
+        self.admitted = self.admitted[self.requests]
+        request, row, token = _turns(chunks[chunks[:, 4] == 1], pauses[pauses[:, 2] == 1])
+        opens = np.concatenate([[True], request[1:] != request[:-1]])
+        was_token = np.concatenate([[False], token[:-1]]) & ~opens
+        self.computed = row[opens]
+        until = np.empty(len(served), dtype=np.int64)
+        until[self.requests] = self.computed
+        self.chunks = chunks[chunks[:, 0] < until[chunks[:, 1]]]
+        # A stretch of decoding begins with a token and ends with what comes next.
+        last = np.searchsorted(log.end, replay.finish[request]) + 1
+        closes = np.concatenate([opens[1:], [True]])
+        after = np.where(closes, last, np.concatenate([row[1:], [0]]))
+        self.decoding = np.stack([request, row, after], axis=1)[token]
+        # A preempted stretch begins with the first preemption behind a token and ends with the next token.
+        begins = ~token & (opens | was_token)
+        ends = token & ~was_token & ~opens
+        self.preempted = np.stack([request[begins], row[begins], row[ends]], axis=1)
+        self.is_first = opens[begins]
+
+
+def _turns(ends: Integers, preempted: Integers) -> tuple[Integers, Integers, npt.NDArray[np.bool_]]:
+    """Return every end of a (re)computation and every preemption, by request, then in order of time.
+
+    Returns request, row from which on it counts, and whether it is an end of a computation, so that a token is out.
+    """
+    request = np.concatenate([ends[:, 1], preempted[:, 1]])
+    row = np.concatenate([ends[:, 0] + 1, preempted[:, 0]])
+    token = np.concatenate([np.ones(len(ends), dtype=bool), np.zeros(len(preempted), dtype=bool)])
+    order = np.lexsort((~token, row, request))
+    return request[order], row[order], token[order]
+
+
+def _add_queue(parts: Integers, rows: _Rows, states: _States) -> None:
+    request, arrival, admitted = states.requests, states.arrival, states.admitted
+    here = np.searchsorted(rows.end, arrival, side="right")
+    waits = here < admitted
+    parts[_POLICY, request] += np.where(waits, rows.gap[admitted], rows.start[admitted] - arrival)
+    request, arrival, admitted, here = (column[waits] for column in (request, arrival, admitted, here))
+    for part in _WAITS:
+        parts[part, request] += rows.waited[part, admitted] - rows.waited[part, here + 1]
+    # The row at the arrival: idle before it, or in it the rest of an iteration in flight, then those that follow.
+    inside = np.maximum(arrival, rows.start[here])
+    parts[_POLICY, request] += inside - arrival
+    flight = np.where(arrival > rows.start[here], rows.left_in_flight(here, inside), 0)
+    parts[np.where(rows.log.prompts[here] > 0, _PART["behind_prefill"], _PART["behind_decode"]), request] += flight
+    parts[rows.cause[here], request] += rows.end[here] - inside - flight
+
+
+def _add_prefill(parts: Integers, rows: _Rows, states: _States) -> None:
+    request, admitted = states.requests, states.admitted
+    for part in _WAITS:
+        parts[part, request] += rows.waited[part, states.computed] - rows.waited[part, admitted]
+    parts[_POLICY, request] -= rows.gap[admitted]
+    row, request, cached, tokens, ends = states.chunks.T
+    pairs = tokens * cached + tokens * (tokens + 1) // 2
+    sums = (column.tolist() for column in (ends, tokens, pairs, cached))
+    alone = [rows.clock.iteration(end, new, pair, old, 0, 0) for end, new, pair, old in zip(*sums, strict=True)]
+    duration = rows.duration[row]
+    own = np.minimum(duration, np.array(alone, dtype=np.int64))
+    np.add.at(parts, (rows.cause[row], request), -duration)
+    np.add.at(parts[_PART["own_prefill"]], request, own - rows.clock.base)
+    np.add.at(parts[_PART["host"]], request, rows.clock.base)
+    np.add.at(parts[_PART["shared_prefill"]], request, duration - own)
+
+
+def _add_decoding(parts: Integers, rows: _Rows, states: _States) -> None:
+    request, begin, end = states.decoding.T
+    row, paused = states.held.T
+    for part, spent in zip(_DECODING, rows.decoding, strict=True):
+        total = _cumulated(spent)
+        np.add.at(parts[part], request, total[end] - total[begin])
+        np.add.at(parts[part], paused, -spent[row])
+    idle = _cumulated(rows.gap)
+    np.add.at(parts[_PART["held"]], request, idle[end] - idle[begin])
+    np.add.at(parts[_PART["held"]], paused, rows.duration[row])
+
+
+def _add_preempted(first: Integers, later: Integers, rows: _Rows, states: _States) -> None:
+    request, begin, end = states.preempted.T
+    lost = rows.end[end - 1] - rows.end[begin - 1]
+    for parts, chosen in ((first, states.is_first), (later, ~states.is_first)):
+        np.add.at(parts[_PART["preemption"]], request[chosen], lost[chosen])
+
+
+def _cumulated(values: Integers) -> Integers:
+    """Return the sums of all values before each place and the last (..., n + 1)."""
+    start = np.zeros((*values.shape[:-1], 1), dtype=np.int64)
+    return np.concatenate([start, np.cumsum(values, axis=-1)], axis=-1)

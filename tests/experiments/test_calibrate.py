@@ -1,0 +1,157 @@
+"""Calibration finds the constants that measurements were made with, and what ships is what it writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments.calibrate import run
+from experiments.scoreboard import aiconfigurator
+from experiments.scoreboard.groups import Group
+from experiments.scoreboard.score import READERS, errors_pct, held_out_seconds
+from experiments.scoreboard.tables import COLUMNS, read
+from hardware_profiles import load as load_hardware
+from sim.physics import calibration
+from sim.physics.calibration import FOLDS
+from sim.physics.roofline import Rate, roofline_seconds
+
+TRUE = Rate(6e-6, 0.7, 0.6, "made up", sharpness=2.0)
+
+
+def measured(rate: Rate, noise: float = 0.0) -> pd.DataFrame:
+    """Matrix products on an L40S with those constants."""
+    chip = load_hardware("l40s")
+    sizes = ([1, 8, 64, 256, 1024, 8192], [512, 2048, 8192], [1024, 4096, 16384])
+    m, n, k = (column.ravel().astype(float) for column in np.meshgrid(*sizes))
+    flops, moved_bytes = 2 * m * n * k, 2 * (n * k + m * (n + k))
+    seconds = roofline_seconds(
+        flops, moved_bytes, rate, chip.peak("bf16"), chip.memory.bandwidth_bytes_per_second
+    ) * np.exp(noise * np.random.default_rng(1).standard_normal(len(m)))
+    labels = {"hw": "L40S", "backend": "vllm-1.0", "dtype": "bfloat16", "kernel": "made up"}
+    return pd.DataFrame(labels | {"m": m.astype(int), "n": n.astype(int), "k": k.astype(int), "us": 1e6 * seconds})
+
+
+def test_the_constants_that_made_the_rows_are_found(tmp_path: Path) -> None:
+    measured(TRUE).to_parquet(tmp_path / "gemm_grid.parquet")
+    out = tmp_path / "l40s.toml"
+    assert run("l40s", str(tmp_path), out=out) == 0
+    whole, *parts = calibration.read(out)
+    assert len(parts) == FOLDS
+    for constants in (whole, *parts):
+        found = constants.gemm
+        assert found.launch_seconds == pytest.approx(TRUE.launch_seconds, rel=0.02)
+        assert (found.compute, found.memory) == pytest.approx((TRUE.compute, TRUE.memory), rel=0.02)
+        assert found.sharpness == pytest.approx(TRUE.sharpness, rel=0.1)
+    assert whole.experts == calibration.load("generic", "l40s").experts  # what was not measured stays generic
+    assert whole.level.startswith("calibrated: gemm on NVIDIA L40S")
+
+
+def test_a_few_wild_rows_do_not_move_the_constants(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = measured(TRUE, noise=0.03)
+    table.loc[::18, "us"] *= 5
+    table.to_csv(tmp_path / "mine.csv", index=False)
+    out = tmp_path / "l40s.toml"
+    assert run("L40S", str(tmp_path / "mine.csv"), out=out, json=True) == 0
+    report = json.loads(capsys.readouterr().out)["constants"][0]
+    assert report["rows"] == len(table)
+    assert report["held_out_median_pct"] < 5
+    assert calibration.read(out)[0].gemm.compute == pytest.approx(TRUE.compute, rel=0.06)
+    assert "mine.csv" in out.read_text()
+
+
+def test_what_cannot_be_calibrated_is_refused(tmp_path: Path) -> None:
+    measured(TRUE).to_csv(tmp_path / "gemm_grid.csv", index=False)
+    with pytest.raises(ValueError, match="nothing was measured on NVIDIA H200"):
+        run("h200", str(tmp_path), out=tmp_path / "x.toml")
+    measured(TRUE).head(10).to_csv(tmp_path / "gemm_grid.csv", index=False)
+    with pytest.raises(ValueError, match="10 measured rows; at least 20"):
+        run("l40s", str(tmp_path), out=tmp_path / "x.toml")
+    (tmp_path / "odd.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match=r"odd\.csv: has the columns of none"):
+        run("l40s", str(tmp_path / "odd.csv"))
+
+
+# ---- What ships
+
+
+@pytest.mark.parametrize("name", calibration.available())
+def test_shipped_constants_say_where_they_come_from(name: str) -> None:
+    path = calibration.CALIBRATED / f"{name}.toml"
+    whole, *parts = calibration.read(path)
+    assert whole.level.startswith("calibrated: ")
+    for constant in calibration.calibrated(path):
+        value = getattr(whole, constant)
+        if isinstance(value, Rate):
+            assert "rows of" in value.source
+            folds = [getattr(part, constant) for part in parts]
+            assert all(fold.compute == pytest.approx(value.compute, rel=0.25) for fold in folds)
+            assert all(fold.memory == pytest.approx(value.memory, rel=0.25) for fold in folds)
+
+
+def test_a_chip_without_calibration_says_which_have_one() -> None:
+    with pytest.raises(
+        ValueError, match=r"nobody calibrated 'l20'; calibrated are a100-sxm-80-trtllm.*allowed: generic"
+    ):
+        calibration.load("calibrated", "l20")
+    with pytest.raises(ValueError, match="'best' is unknown; allowed are datasheet, generic, calibrated"):
+        calibration.load("best", "l20")
+
+
+def test_shipped_constants_are_what_calibration_finds(shared: Path, tmp_path: Path) -> None:
+    assert run("rtx-4090", str(shared / "measured"), out=tmp_path / "again.toml") == 0
+    again, shipped = (calibration.read(path)[0] for path in (tmp_path / "again.toml", _shipped("rtx-4090")))
+    assert again.gemm.compute == pytest.approx(shipped.gemm.compute, rel=0.01)
+    assert again.mixed_attention.memory == pytest.approx(shipped.mixed_attention.memory, rel=0.01)
+
+
+def test_the_stated_held_out_error_is_what_the_scoreboard_finds(shared: Path) -> None:
+    import tomllib
+
+    table = tomllib.loads(_shipped("h100-sxm").read_text())
+    frame = read(shared / "measured")["gemm_grid"]
+    groups = [each for each in READERS["gemm_grid"](frame[frame["hw"] == "H100-SXM"]) if isinstance(each, Group)]
+    (mine,) = (each for each in groups if each.constant == "gemm" and each.stack == "vllm")
+    seconds = held_out_seconds(mine)
+    assert seconds is not None
+    assert errors_pct(seconds, mine.measured_seconds)[0] == pytest.approx(
+        table["gemm"]["held_out_median_pct"], abs=0.05
+    )
+
+
+def _shipped(chip: str) -> Path:
+    path = calibration.find(chip, "vllm")
+    assert path is not None
+    return path
+
+
+# ---- The package aiconfigurator-core, whose files have columns of their own
+
+
+def test_tables_of_the_package_are_read_as_canonical_ones(tmp_path: Path) -> None:
+    ours = measured(TRUE)
+    for version, factor in (("0.9.0", 3.0), ("0.10.0rc1", 2.0), ("0.10.0", 1.0)):
+        theirs = ours.rename(columns={"dtype": "gemm_dtype", "kernel": "kernel_source"})
+        theirs = theirs.assign(latency=factor * ours["us"] / 1e3).drop(columns=["hw", "backend", "us"])
+        folder = tmp_path / "l40s" / "gemm" / "vllm" / version
+        folder.mkdir(parents=True)
+        theirs.to_parquet(folder / "gemm_perf.parquet")
+    attention = {"attn_dtype": "bfloat16", "kv_cache_dtype": "fp8", "batch_size": 2, "isl": 1, "num_heads": 8}
+    attention |= {"num_key_value_heads": 2, "head_dim": 128, "step": 99, "latency": 0.02, "window_size": [0, 512]}
+    folder = tmp_path / "l40s" / "attention" / "vllm" / "0.10.0"
+    folder.mkdir(parents=True)
+    pd.DataFrame(attention).to_parquet(folder / "generation_attention_perf.parquet")
+    tables = aiconfigurator.read(load_hardware("l40s"), tmp_path)
+    assert tables["gemm_grid"]["us"].to_numpy() == pytest.approx(ours["us"].to_numpy())  # the newest version
+    decode = tables["attention_grid"]
+    assert decode[["phase", "batch", "q_len", "kv_len", "kv_dtype"]].to_numpy().tolist() == [
+        ["decode", 2, 1, 100, "fp8"]
+    ]
+    for name, table in tables.items():
+        assert set(COLUMNS[name]) <= {*table.columns, "kernel"}
+        assert all(isinstance(each, Group) for each in READERS[name](table))
+    with pytest.raises(ValueError, match=r"has no tables of NVIDIA H200.*those of l40s"):
+        aiconfigurator.read(load_hardware("h200-sxm"), tmp_path)
