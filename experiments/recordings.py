@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -43,6 +44,7 @@ class Subject:
     prompts_first, decodes_first : whether an iteration lists prompts before decoding sequences, or behind them (else
         all in order of admission).
     unordered : whether the order within an iteration means nothing (the real one sorts by name).
+    asynchronous : whether an iteration is planned while the one before runs; those that schedule nothing are left out.
     """
 
     limits: Callable[[Recording], Limits]
@@ -52,6 +54,7 @@ class Subject:
     prompts_first: bool = False
     decodes_first: bool = False
     unordered: bool = False
+    asynchronous: bool = False
 
 
 @dataclass
@@ -117,7 +120,6 @@ def serve(recording: Recording, *, coast: bool = False) -> Run:
         name = names[sequence.index]
         if served:
             run.finish[name] = now
-            run.iterations[-1]["finished"].append(name)
         else:
             run.given_up.add(name)
 
@@ -132,11 +134,27 @@ def serve(recording: Recording, *, coast: bool = False) -> Run:
             ended=ended,
             observe=observe,
             coast=coast,
+            asynchronous=subject.asynchronous,
         )
-    for iteration in run.iterations:
-        order = [entry[0] for entry in iteration["scheduled"]]
-        iteration["finished"].sort(key=order.index)
+    if not coast:
+        _date(run, clock)
+    if subject.asynchronous:
+        run.iterations = [iteration for iteration in run.iterations if iteration["scheduled"]]
     return run
+
+
+def _date(run: Run, clock: Recording) -> None:
+    """Enter when each iteration began (those planned ahead begin later), and who finished at its end."""
+    finished = defaultdict(list)
+    for name, at in run.finish.items():
+        finished[at].append(name)
+    end = 0
+    for iteration in run.iterations:
+        if entries := iteration["scheduled"]:
+            start = iteration["t_start"] = max(iteration["t_scheduled"], end)
+            end = start + clock["step_base"] + clock["step_per_token"] * sum(tokens for _, tokens, _ in entries)
+            order = [name for name, _, _ in entries]
+            iteration["finished"] = sorted(finished[end], key=order.index)
 
 
 def _observe(run: Run, ledger: Ledger, now: int, names: list[str], subject: Subject) -> None:
@@ -153,6 +171,7 @@ def _observe(run: Run, ledger: Ledger, now: int, names: list[str], subject: Subj
         planned = sorted((*prompts, *decodes), key=lambda entry: entry[0].serial)
     run.iterations.append(
         {
+            "t_scheduled": now,
             "t_start": now,
             "scheduled": [[names[s.index], tokens, computed] for s, tokens, computed in planned],
             "emitted": [names[s.index] for s, tokens, computed in planned if computed + tokens >= s.tokens],
@@ -306,6 +325,13 @@ SUBJECTS: dict[str, Subject] = {
         partial(_chunked_prefill, old=False),
         _cached,
         lambda config, prompt: config["max_model_len"] - prompt,
+    ),
+    "vllm-v1-async-0.33.0": Subject(
+        _vllm_1_limits,
+        partial(_chunked_prefill, old=False),
+        _cached,
+        lambda config, prompt: config["max_model_len"] - prompt,
+        asynchronous=True,
     ),
     "vllm-v1-0.11.2": Subject(
         _vllm_1_limits,

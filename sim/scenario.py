@@ -58,6 +58,7 @@ class Scenario:
     hardware, model : shipped names, paths of files, or the objects themselves.
     precision, tensor : number formats, and devices that share the model (TP).
     policy, prefix_cache : how it is scheduled; see `sim.scheduling.schedulers.SCHEDULERS`.
+    asynchronous : whether an iteration is planned while the one before runs, as vLLM V1 does by default; see `Engine`.
     utilisation : share of the visible memory that the server may use.
     block_tokens, sequences, tokens, context : see `Limits`; None is chosen from the model (`context`: the model's own,
         `tokens`: 8192 or the context, if that is longer, since whole prompts must fit one iteration).
@@ -71,6 +72,7 @@ class Scenario:
     tensor: int = 2
     policy: str = "prefill_first"
     prefix_cache: bool = False
+    asynchronous: bool = False
     utilisation: float = 0.9
     block_tokens: int = 16
     sequences: int = 256
@@ -124,7 +126,14 @@ def simulate(scenario: Scenario, machine: Machine | None = None) -> Result:
     if scheduler is None:
         raise ValueError(f"policy is {scenario.policy!r}; allowed: {', '.join(SCHEDULERS)}")
     built = machine or scenario.machine
-    outcome = replay(scenario.trace, built.limits, scheduler, built.clock, prefix_cache=scenario.prefix_cache)
+    outcome = replay(
+        scenario.trace,
+        built.limits,
+        scheduler,
+        built.clock,
+        prefix_cache=scenario.prefix_cache,
+        asynchronous=scenario.asynchronous,
+    )
     return Result(scenario.trace, built.limits, outcome)
 
 

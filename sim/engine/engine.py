@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import isqrt
 from operator import attrgetter
 
 from simpy import Environment, Event
@@ -11,6 +10,7 @@ from simpy.events import EventPriority
 
 from sim.engine.clock import IterationClock
 from sim.engine.log import SHORT, Log
+from sim.engine.stretch import duration, iterations_to_reach
 from sim.scheduling.batch import Order
 from sim.scheduling.ledger import Ledger, Policy
 from sim.scheduling.sequence import Sequence
@@ -46,12 +46,18 @@ class Engine:
     (policies with an order of their own say so: `Ledger.order`).
     Step by step is the same with a horizon of one iteration, and gives the same ticks.
 
+    An asynchronous engine always has two batches in flight: it decides on a batch when the one before begins, so that
+    the machine never waits for a decision. A decision then counts tokens that nobody has seen yet, arrivals wait for
+    one iteration more, and whoever ends in an iteration keeps seat and blocks while the next one is planned.
+    Source: vLLM V1 (`step_with_batch_queue` in vllm/v1/engine/core.py, vllm/v1/core/sched/async_scheduler.py).
+
     Parameters
     ----------
     started : called with a sequence and the time [ticks] when its first token is out.
     ended : called with a sequence, the time [ticks], and whether it was served, when it leaves for good.
     observe : called with the ledger and the time [ticks] after every decision, for those who want to look.
     coast : False to plan a single iteration at a time.
+    asynchronous : whether an iteration is planned while the one before runs.
     """
 
     def __init__(
@@ -65,6 +71,7 @@ class Engine:
         ended: Callable[[Sequence, int, bool], None],
         observe: Callable[[Ledger, int], None] | None = None,
         coast: bool = True,
+        asynchronous: bool = False,
     ) -> None:
         """Start idle."""
         self.env = env
@@ -76,6 +83,8 @@ class Engine:
         self._ended = ended
         self._observe = observe
         self._coast = coast
+        self._asynchronous = asynchronous
+        self._decide: Callable[[Event], None] = self._decide_ahead if asynchronous else self._decide_between
         samples, tile = clock.samples_ticks, clock.context_ticks * clock.tile_tokens
         self._decode_ticks = [
             clock.base + clock.decode_ticks + clock.tokens_ticks[n] + samples[n] + tile * n
@@ -85,6 +94,8 @@ class Engine:
         self._start = self._first = self._growth = self._planned = 0
         self._interruptible = False
         self._row = -1
+        self._begun: list[Sequence] = []
+        self._finished: list[Sequence] = []
         self._paused: list[Sequence] = []
         self._last_decode_row = self._last_decode_end = -1
 
@@ -102,41 +113,78 @@ class Engine:
             self._interrupt()
 
     def _interrupt(self) -> None:
-        """End the stretch with the iteration in flight."""
+        """End the stretch with the iteration in flight, or one later if that has been decided on."""
         self._interruptible = False
         now = int(self.env.now)
-        iterations = _iterations_to_reach(now - self._start, self._first, self._growth)
+        ahead = self._asynchronous
+        if ahead and self.ledger.flight.is_up:
+            iterations = 1  # the stretch is still to come
+        else:
+            iterations = iterations_to_reach(now - self._start, self._first, self._growth) + ahead
         if iterations < self._planned:
             self._planned = iterations
             self.log.short[_ITERATIONS] = iterations
-            self._wake = Moment(self.env, self._start + self._stretch_ticks() - now, self._decide, DECISION)
+            if not self.ledger.flight.is_up:
+                self._sleep(self._start + duration(iterations - ahead, self._first, self._growth) - now)
 
-    def _stretch_ticks(self) -> int:
-        planned = self._planned
-        return planned * self._first + self._growth * (planned * (planned - 1) // 2)
+    def _sleep(self, ticks: int) -> None:
+        self._wake = Moment(self.env, ticks, self._decide, DECISION)
 
-    def _decide(self, event: Event) -> None:
+    def _decide_between(self, event: Event) -> None:
+        """Plan when what was planned has run."""
         if event is not self._wake:
             return  # an arrival has cut this stretch, and another event ends it
+        now = self._start = int(self.env.now)
         if self._planned:
-            self._finish()
+            self._carry_out(now)
+            self._deliver(now)
         while not self._plan():
             pass
+        if self._planned:
+            self._sleep(duration(self._planned, self._first, self._growth))
+        else:
+            self._wake = None
 
-    def _finish(self) -> None:
-        """Carry out what has just run."""
-        ledger, now, row = self.ledger, int(self.env.now), self._row
+    def _decide_ahead(self, event: Event) -> None:
+        """Plan when the last iteration of what was planned begins to run."""
+        if event is not self._wake:
+            return
+        now = int(self.env.now)
+        if self.ledger.flight.is_up:
+            self._deliver(now)
+            self.ledger.flight.land()
+        if not self._planned:
+            self._start = now
+            while not self._plan():
+                pass
+            if not self._planned:
+                self._wake = None
+                return
+        last = self._start + duration(self._planned - 1, self._first, self._growth)
+        if last > now:
+            self._sleep(last - now)
+            return
+        end = self._start + duration(self._planned, self._first, self._growth)
+        self._carry_out(end)
+        self.ledger.launch(self._finished)
+        self._start = end
+        self._plan()  # once: nothing more is known before this batch has run
+        self._sleep(end - now)
+
+    def _carry_out(self, end: int) -> None:
+        """Enter in the books what was planned, as of the end of its last iteration."""
+        ledger, row = self.ledger, self._row
         finished: list[Sequence] = []
         if ledger.decodes:
             finished = ledger.complete(self._planned)
-            self._last_decode_row, self._last_decode_end = row, now
+            self._last_decode_row, self._last_decode_end = row, end
         if ledger.chunks:
             decoding = len(finished)
             joined = 0
             for sequence, chunk in ledger.chunks:
                 if not ledger.complete_chunk(sequence, chunk):
                     continue
-                self._emit(sequence, now)
+                self._emit(sequence, end)
                 if sequence.generated < sequence.target:
                     ledger.cohort.join(sequence)
                     sequence.joined_row = row
@@ -146,26 +194,36 @@ class Engine:
             self.log.short[_JOINED] = joined
             if decoding < len(finished) > 1:
                 finished.sort(key=attrgetter("serial"))
-        for sequence in finished:
-            ledger.retire(sequence)
-            self._ended(sequence, now, True)
+        self._finished = finished
         self._planned = 0
 
-    def _emit(self, sequence: Sequence, now: int) -> None:
+    def _deliver(self, now: int) -> None:
+        """Hand out what has just run."""
+        if self._begun:
+            for sequence in self._begun:
+                self._started(sequence, now)
+            self._begun = []
+        for sequence in self._finished:
+            self.ledger.retire(sequence)
+            self._ended(sequence, now, True)
+
+    def _emit(self, sequence: Sequence, end: int) -> None:
         """Note the token that follows a prompt, or what was computed anew."""
         if sequence.generated == 1:
-            self._started(sequence, now)
+            self._begun.append(sequence)
         else:
-            self.log.gaps.extend((now, now - sequence.last_emission))
+            self.log.gaps.extend((end, end - sequence.last_emission))
 
     def _plan(self) -> bool:
-        """Ask the policy and start what it wants; return False if it has to be asked again at once."""
+        """Ask the policy and write down what it wants; return False if it has to be asked again at once."""
+        self._interruptible = False
         ledger = self.ledger
         ledger.begin()
         self.policy(ledger)
         if self._observe is not None:
             self._observe(ledger, int(self.env.now))
         for sequence in ledger.preempted:
+            self.log.pauses.extend((self._row + 1, sequence.index, 1))
             self._note_pause(sequence)
         for sequence in ledger.ignored:
             self._ended(sequence, int(self.env.now), False)
@@ -176,8 +234,6 @@ class Engine:
             self._start_decoding()
         elif ledger.preempted or ledger.ignored or released:
             return False
-        else:
-            self._wake = None
         return True
 
     def _note_pause(self, sequence: Sequence) -> None:
@@ -195,6 +251,7 @@ class Engine:
         """Keep account of members of the cohort that sit out this iteration, and of those that decode again."""
         ledger, end = self.ledger, self._start + self._first
         for sequence in ledger.held:
+            self.log.pauses.extend((self._row, sequence.index, 0))
             self._note_pause(sequence)
         back = [s for s in self._paused if s.is_decoding and s not in ledger.held] if ledger.decodes else []
         for sequence in back:
@@ -205,13 +262,16 @@ class Engine:
         self._paused += [s for s in ledger.held if s not in self._paused]
 
     def _start_prompts(self) -> None:
-        ledger = self.ledger
+        ledger, row = self.ledger, self._row + 1
+        for sequence, chunk in ledger.chunks:
+            computed = sequence.computed
+            ends = computed + chunk == sequence.prompt + sequence.generated
+            self.log.chunks.extend((row, sequence.index, computed, chunk, ends))
         self._first = self.clock.iteration(
             ledger.samples, ledger.new_tokens, ledger.pairs, ledger.cached_context, ledger.decodes, ledger.context
         )
         self._growth = 0
         self._planned = 1
-        self._interruptible = False
         self._write_row()
 
     def _start_decoding(self) -> None:
@@ -227,8 +287,7 @@ class Engine:
     def _write_row(self) -> None:
         ledger = self.ledger
         self._row += 1
-        self._start = start = int(self.env.now)
-        self.log.long.extend((start, self._first, self._growth, ledger.context, ledger.pairs))
+        self.log.long.extend((self._start, self._first, self._growth, ledger.context, ledger.pairs))
         self.log.short.extend(
             (
                 self._planned,
@@ -247,20 +306,3 @@ class Engine:
         )
         if ledger.held or self._paused:
             self._note_held()
-        self._wake = Moment(self.env, self._stretch_ticks(), self._decide, DECISION)
-
-
-def _iterations_to_reach(elapsed: int, first: int, growth: int) -> int:
-    """Return the least k >= 1 with ``k * first + growth * k * (k - 1) / 2 >= elapsed``.
-
-    >>> [_iterations_to_reach(elapsed, 10, 2) for elapsed in (0, 10, 11, 22, 23)]
-    [1, 1, 2, 2, 3]
-    """
-    if growth:
-        # The root of growth k^2 + (2 first - growth) k - 2 elapsed, rounded down, is at most one too small.
-        b = 2 * first - growth
-        k = (isqrt(b * b + 8 * growth * elapsed) - b) // (2 * growth)
-        while k * first + growth * (k * (k - 1) // 2) < elapsed:
-            k += 1
-        return max(1, k)
-    return max(1, -(-elapsed // first))

@@ -60,9 +60,15 @@ def replay(
     *,
     prefix_cache: bool = False,
     coast: bool = True,
+    asynchronous: bool = False,
 ) -> Replay:
-    """Serve a trace on one replica until everybody has left or nothing can go on; `coast=False` steps one by one."""
-    server = _Replica(trace, limits, scheduler, clock, prefix_cache=prefix_cache, coast=coast)
+    """Serve a trace on one replica until everybody has left or nothing can go on; `coast=False` steps one by one.
+
+    An `asynchronous` replica plans an iteration while the one before runs; see `Engine`.
+    """
+    server = _Replica(
+        trace, limits, scheduler, clock, prefix_cache=prefix_cache, coast=coast, asynchronous=asynchronous
+    )
     server.env.run()
     return server.outcome()
 
@@ -77,10 +83,21 @@ def serve_sequences(
     ended: Callable[[Sequence, int, bool], None],
     observe: Callable[[Ledger, int], None] | None = None,
     coast: bool = True,
+    asynchronous: bool = False,
 ) -> None:
     """Serve sequences made by hand, each at its `arrival`; see `Engine` for the functions that are called."""
     env = Environment(initial_time=0)
-    engine = Engine(env, ledger, policy, clock, started=started, ended=ended, observe=observe, coast=coast)
+    engine = Engine(
+        env,
+        ledger,
+        policy,
+        clock,
+        started=started,
+        ended=ended,
+        observe=observe,
+        coast=coast,
+        asynchronous=asynchronous,
+    )
 
     def arrive(sequence: Sequence) -> Callable[[Event], None]:
         return lambda _: engine.receive(sequence)
@@ -102,6 +119,7 @@ class _Replica:
         *,
         prefix_cache: bool,
         coast: bool,
+        asynchronous: bool,
     ) -> None:
         n = len(trace)
         self.trace = trace
@@ -110,7 +128,14 @@ class _Replica:
         self.env = Environment(initial_time=0)
         self.ledger = Ledger(limits, prefix_cache=prefix_cache, late_release=scheduler.late_release)
         self.engine = Engine(
-            self.env, self.ledger, scheduler.policy, clock, started=self._started, ended=self._ended, coast=coast
+            self.env,
+            self.ledger,
+            scheduler.policy,
+            clock,
+            started=self._started,
+            ended=self._ended,
+            coast=coast,
+            asynchronous=asynchronous,
         )
         self.arrival = array("q", ticks(trace.arrival_seconds).tobytes())
         self.first_token = array("q", np.full(n, -1, dtype=np.int64).tobytes())

@@ -9,6 +9,10 @@ from sim.physics.efficiency import Links
 from sim.physics.roofline import Floats
 
 
+SIMPLE_PROTOCOL = 2.5
+"""Latency of NCCL's simple protocol in those of its low-latency one (all-reduce tables of A100 and H100, NCCL 2.27)."""
+
+
 def fast_link(hardware: HardwareProfile, devices: int) -> Link | None:
     """Return the link that joins that many devices, or None where they can only meet over PCIe."""
     link = hardware.scale_up
@@ -39,6 +43,23 @@ def all_reduce_seconds(message_bytes: Floats, devices: int, hardware: HardwarePr
         one_shot = links.one_shot_seconds + (devices - 1) * message_bytes / (links.one_shot * rate)
         seconds = np.minimum(one_shot, links.ring_seconds + ring_bytes / (links.ring * rate))
     return np.where(message_bytes > 0, seconds, 0.0)
+
+
+def nccl_all_reduce_seconds(message_bytes: Floats, devices: int, hardware: HardwareProfile, links: Links) -> Floats:
+    """Return the time of an all-reduce that NCCL does alone, without the engine's own kernels for small messages [s].
+
+    A ring of 2 (w - 1) steps under the better of two protocols: one that sends flags with the data, with little
+    latency and half the rate, and one that waits for whole buffers (docs.nvidia.com, NCCL_PROTO). Parameters as in
+    `all_reduce_seconds`.
+    """
+    link = fast_link(hardware, devices)
+    if devices == 1 or link is None:
+        return all_reduce_seconds(message_bytes, devices, hardware, links)
+    latency = links.nccl_seconds + 2 * (devices - 1) * links.nccl_step_seconds
+    ring_seconds = 2 * (devices - 1) / devices * message_bytes / link_bytes_per_second(link, devices)
+    low_latency = latency + ring_seconds / links.nccl_low_latency
+    simple = SIMPLE_PROTOCOL * latency + ring_seconds / links.nccl
+    return np.where(message_bytes > 0, np.minimum(low_latency, simple), 0.0)
 
 
 def all_gather_seconds(gathered_bytes: Floats, devices: int, hardware: HardwareProfile, links: Links) -> Floats:

@@ -22,6 +22,8 @@ class Links:
     pcie_seconds, pcie_step_seconds : latency over PCIe, and of each of the 2 (w - 1) steps of the ring there [s].
     pcie_bytes_per_second : rate over PCIe; None takes the host link's datasheet rate.
     pcie_measured : False where the PCIe constants are a default that nobody measured on this kind of system.
+    nccl_seconds, nccl_step_seconds, nccl_low_latency, nccl : latency of a bare NCCL all-reduce and of each of its steps
+        [s], and the part of B that its low-latency and its simple protocol reach; see `nccl_all_reduce_seconds`.
     source : where the numbers come from.
     """
 
@@ -34,6 +36,10 @@ class Links:
     pcie_measured: bool
     source: str
     pcie_step_seconds: float = 0.0
+    nccl_seconds: float = 0.0
+    nccl_step_seconds: float = 0.0
+    nccl_low_latency: float = 1.0
+    nccl: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,20 @@ def generic() -> Efficiency:
         decode_tile_tokens=64,
         mixed_attention=Rate(9e-6, 0.6, 0.9, "mixed batches on RTX 4090 and RTX PRO 6000 (LLMServingSim, MIT)"),
         mixed_tile_tokens=140,
-        links=Links(5e-6, 0.58, 11e-6, 0.72, 20e-6, 16e9, False, f"{GRIDS}, all-reduce inside CUDA graphs on NVLink"),
+        links=Links(
+            one_shot_seconds=5e-6,
+            one_shot=0.58,
+            ring_seconds=11e-6,
+            ring=0.72,
+            pcie_seconds=20e-6,
+            pcie_bytes_per_second=16e9,
+            pcie_measured=False,
+            source=f"{GRIDS}, all-reduce inside CUDA graphs on NVLink; NCCL 2.27 on A100 and H100",
+            nccl_seconds=5.7e-6,
+            nccl_step_seconds=0.78e-6,
+            nccl_low_latency=0.34,
+            nccl=0.73,
+        ),
     )
 
 

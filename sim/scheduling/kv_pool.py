@@ -42,8 +42,14 @@ class BlockPool:
         """Give `blocks` more blocks to sequences that decode."""
         self.free -= blocks
 
-    def release(self, sequence: Sequence, *, keep: bool) -> None:
-        """Take back the blocks of a sequence; `keep` says that it will come back (preemption)."""
+    def release(self, sequence: Sequence, *, findable: int, keep: bool) -> None:
+        """Take back the blocks of a sequence.
+
+        Parameters
+        ----------
+        findable : tokens whose content is known, so that others may find the blocks that they fill.
+        keep : whether the sequence will come back (preemption).
+        """
         self.free += -(-max(sequence.computed, sequence.allocated) // self.block_tokens)
 
     def is_written(self, sequence: Sequence) -> bool:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from sim.scheduling.batch import Limits, Order, Refusal
 from sim.scheduling.cohort import Cohort
+from sim.scheduling.flight import Flight
 from sim.scheduling.kv_pool import BlockPool
 from sim.scheduling.prefix_cache import PrefixCache
 from sim.scheduling.sequence import Sequence
@@ -37,6 +38,8 @@ class Ledger:
     held : those of the cohort that sit this iteration out.
     samples, new_tokens, cached_context, pairs : of this iteration's chunks: how many end their prompt, tokens to
         compute, tokens computed before, and causal pairs of query and key.
+    flight : the batch that runs while the next one is planned, if that is done ahead.
+    leaving : sequences whose last token is in flight; they hold seat and blocks, and nothing is planned for them.
     lingering : finished sequences whose blocks are not back yet.
     preempted, ignored : sequences put back or given up while this iteration was planned.
     refusal : why the head of the queue was refused, `Refusal.NONE` if it was not.
@@ -56,10 +59,12 @@ class Ledger:
         "cohort",
         "context",
         "decodes",
+        "flight",
         "guaranteed",
         "has_released",
         "held",
         "ignored",
+        "leaving",
         "limits",
         "lingering",
         "new_tokens",
@@ -90,8 +95,10 @@ class Ledger:
         """
         self.limits = limits
         self.cohort = Cohort(limits.block_tokens)
+        self.flight = Flight(self.cohort)
+        self.leaving = self.flight.leaving
         self.pool: BlockPool | PrefixCache = (
-            PrefixCache(limits.blocks, limits.block_tokens, self.cohort, unhashed_first=unhashed_blocks_first)
+            PrefixCache(limits.blocks, limits.block_tokens, self.flight.findable, unhashed_first=unhashed_blocks_first)
             if prefix_cache
             else BlockPool(limits.blocks, limits.block_tokens)
         )
@@ -128,13 +135,13 @@ class Ledger:
     @property
     def running(self) -> int:
         """Sequences that hold a seat."""
-        return self.cohort.count + len(self.partial)
+        return self.cohort.count + len(self.partial) + len(self.leaving)
 
     def in_order(self) -> list[Sequence]:
         """Return all running sequences in the order of admission."""
-        if not self.partial:
+        if not (self.partial or self.leaving):
             return list(self.cohort.members())
-        return sorted((*self.cohort.members(), *self.partial), key=attrgetter("serial"))
+        return sorted((*self.cohort.members(), *self.partial, *self.leaving), key=attrgetter("serial"))
 
     @property
     def tokens_left(self) -> int:
@@ -177,7 +184,7 @@ class Ledger:
         watermark_blocks : blocks that must stay free.
         """
         limits, pool = self.limits, self.pool
-        if self.cohort.count + len(self.partial) >= limits.sequences:
+        if self.cohort.count + len(self.partial) + len(self.leaving) >= limits.sequences:
             self.refusal = Refusal.SEATS
             return False
         tokens = sequence.prompt + sequence.generated
@@ -318,12 +325,16 @@ class Ledger:
 
         It goes to the front, or to its place by arrival, or to the end.
         """
+        findable = sequence.computed
         if sequence.is_decoding:
+            findable = self.flight.findable(sequence)
             self.cohort.remove(sequence)
+        elif sequence in self.leaving:
+            findable = self.leaving.pop(sequence)
         else:
             self.partial.remove(sequence)
         sequence.preemptions += 1
-        self._give_back(sequence, keep=True)
+        self._give_back(sequence, findable, keep=True)
         sequence.computed = sequence.allocated = 0
         self.preempted.append(sequence)
         place = len(self.waiting) if to_end else 0
@@ -343,6 +354,8 @@ class Ledger:
             return 1  # content being written may let the head of the queue in
         if self.order == Order.CHANGING and self.waiting:
             return 1
+        if self.leaving and (self.waiting or self.partial):
+            return 1  # so may the seats and blocks that are about to be free
         most = cohort.next_completion()
         if self.guaranteed or most == 1:
             return most
@@ -366,23 +379,32 @@ class Ledger:
         sequence.generated += 1
         return True
 
+    def launch(self, finished: list[Sequence]) -> None:
+        """Note that what was planned, and has just been completed in the books, now begins to run.
+
+        `finished` sequences are to be retired when the batch has run, before `flight.land`.
+        """
+        self.flight.launch(finished, [sequence for sequence, _ in self.chunks], self.held, self.decodes)
+
     def retire(self, sequence: Sequence) -> None:
-        """Take back the blocks of a sequence whose reply is complete."""
-        if self._late_release:
+        """Take back the seat and the blocks of a sequence whose reply is complete."""
+        if self.flight.is_up and self.leaving.pop(sequence, None) is None:
+            self.waiting.remove(sequence)  # preempted while its last token was in flight
+        elif self._late_release:
             self.lingering.append(sequence)
         else:
-            self._give_back(sequence, keep=False)
+            self._give_back(sequence, sequence.computed, keep=False)
 
     def release_lingering(self) -> bool:
         """Take back the blocks of sequences that finished before the last decision; return whether there were any."""
         for sequence in self.lingering:
-            self._give_back(sequence, keep=False)
+            self._give_back(sequence, sequence.computed, keep=False)
         self.has_released = bool(self.lingering)
         self.lingering = []
         return self.has_released
 
-    def _give_back(self, sequence: Sequence, *, keep: bool) -> None:
+    def _give_back(self, sequence: Sequence, findable: int, *, keep: bool) -> None:
         if sequence.guaranteed_blocks:
             held = max(sequence.computed, sequence.allocated)
             self.guaranteed -= sequence.guaranteed_blocks - self.limits.blocks_for(held)
-        self.pool.release(sequence, keep=keep)
+        self.pool.release(sequence, findable=findable, keep=keep)

@@ -11,8 +11,8 @@ the front, and a hit takes a block out of the middle. A full block can be found 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
-from sim.scheduling.cohort import Cohort
 from sim.scheduling.sequence import Sequence
 
 
@@ -62,7 +62,7 @@ class PrefixCache:
     """
 
     __slots__ = (
-        "_cohort",
+        "_findable",
         "_idle",
         "_matched",
         "_unhashed",
@@ -73,8 +73,10 @@ class PrefixCache:
         "total",
     )
 
-    def __init__(self, blocks: int, block_tokens: int, cohort: Cohort, *, unhashed_first: bool = True) -> None:
-        """Start empty; `cohort` tells how far decoding sequences have come.
+    def __init__(
+        self, blocks: int, block_tokens: int, findable: Callable[[Sequence], int], *, unhashed_first: bool = True
+    ) -> None:
+        """Start empty; `findable` tells how many tokens of a sequence that decodes are there for others to find.
 
         With `unhashed_first` a block that was freed before it was full is used again before any other, as in vLLM
         0.33; without, it queues behind those freed earlier, as in 0.11.
@@ -86,7 +88,7 @@ class PrefixCache:
         self._unhashed = blocks
         self._unhashed_first = unhashed_first
         self._idle: OrderedDict[Extent, None] = OrderedDict()
-        self._cohort = cohort
+        self._findable = findable
         self._matched: list[tuple[Extent, int]] = []
 
     def match(self, sequence: Sequence) -> tuple[int, int]:
@@ -156,10 +158,10 @@ class PrefixCache:
             self.evicted += here
             self._unhashed += here
 
-    def release(self, sequence: Sequence, *, keep: bool) -> None:
+    def release(self, sequence: Sequence, *, findable: int, keep: bool) -> None:
         """Take back the blocks of a sequence, its tail first; full ones stay findable while they are idle."""
-        computed, path = sequence.computed, sequence.path
-        full = computed // self.block_tokens
+        path = sequence.path
+        full = findable // self.block_tokens
         if keep and (not path or path[-1].last < full):
             # The sequence will come back and look for its own text: from now on that text has a run.
             own = Run(path[-1].last if path else 0, 1 << 62)
@@ -168,7 +170,7 @@ class PrefixCache:
             if run.writers and sequence in run.writers:
                 run.writers.remove(sequence)
         self._register(sequence, full)
-        partial = -(-max(computed, sequence.allocated) // self.block_tokens) - full
+        partial = -(-max(sequence.computed, sequence.allocated) // self.block_tokens) - full
         if partial and not self._unhashed_first:
             self._set_idle(Extent(None, full, full + partial, 0))
         else:
@@ -254,8 +256,7 @@ class PrefixCache:
 
     def _register_written(self, run: Run) -> None:
         for writer in run.writers:
-            if writer.is_decoding:
-                self._register(writer, self._cohort.computed(writer) // self.block_tokens)
+            self._register(writer, self._findable(writer) // self.block_tokens)
 
 
 def _earliest(extents: list[Extent], position: int, last: int) -> tuple[Extent | None, int]:

@@ -24,7 +24,13 @@ COLUMNS = ("arrival", "first_token", "finish", "cached_tokens", "preemptions", "
 
 OWN_ORDER = ("shortest_prompt_first", "priority", "longest_prefix_first", "earliest_deadline")
 IN_ORDER = tuple(name for name in SCHEDULERS if name not in ("inflight_chunked", "dynamic_splitfuse", *OWN_ORDER))
-runs = {"trace": traces(), "machine": machines(), "clock": clocks(), "cache": st.booleans()}
+runs = {
+    "trace": traces(),
+    "machine": machines(),
+    "clock": clocks(),
+    "cache": st.booleans(),
+    "asynchronous": st.booleans(),
+}
 
 
 def sorted_gaps(outcome: Replay) -> np.ndarray:
@@ -33,9 +39,9 @@ def sorted_gaps(outcome: Replay) -> np.ndarray:
 
 
 @given(**runs)
-def test_coasting_changes_nothing(trace, machine, clock, cache):
-    coasted = replay(trace, machine[1], machine[0], clock, prefix_cache=cache)
-    stepped = replay(trace, machine[1], machine[0], clock, prefix_cache=cache, coast=False)
+def test_coasting_changes_nothing(trace, machine, clock, cache, asynchronous):
+    coasted = replay(trace, machine[1], machine[0], clock, prefix_cache=cache, asynchronous=asynchronous)
+    stepped = replay(trace, machine[1], machine[0], clock, prefix_cache=cache, coast=False, asynchronous=asynchronous)
     for column in COLUMNS:
         np.testing.assert_array_equal(getattr(coasted, column), getattr(stepped, column), err_msg=column)
     np.testing.assert_array_equal(sorted_gaps(coasted), sorted_gaps(stepped))
@@ -45,8 +51,8 @@ def test_coasting_changes_nothing(trace, machine, clock, cache):
 
 
 @given(**runs)
-def test_everybody_leaves_once_and_in_order(trace, machine, clock, cache):
-    outcome = replay(trace, machine[1], machine[0], clock, prefix_cache=cache)
+def test_everybody_leaves_once_and_in_order(trace, machine, clock, cache, asynchronous):
+    outcome = replay(trace, machine[1], machine[0], clock, prefix_cache=cache, asynchronous=asynchronous)
     assert not (outcome.outcome == UNFINISHED).any()
     served = outcome.outcome == FINISHED
     assert (outcome.first_token[served] > outcome.arrival[served]).all()
@@ -59,8 +65,8 @@ def test_everybody_leaves_once_and_in_order(trace, machine, clock, cache):
 
 
 @given(**runs)
-def test_tokens_are_conserved(trace, machine, clock, cache):
-    outcome = replay(trace, machine[1], machine[0], clock, prefix_cache=cache)
+def test_tokens_are_conserved(trace, machine, clock, cache, asynchronous):
+    outcome = replay(trace, machine[1], machine[0], clock, prefix_cache=cache, asynchronous=asynchronous)
     if (outcome.outcome == IGNORED).any():
         return  # a reply that was given up has emitted an unknown part of its tokens
     served = outcome.outcome == FINISHED
@@ -74,8 +80,8 @@ def test_tokens_are_conserved(trace, machine, clock, cache):
 
 
 @given(**runs)
-def test_littles_law_holds_exactly(trace, machine, clock, cache):
-    outcome = replay(trace, machine[1], machine[0], clock, prefix_cache=cache)
+def test_littles_law_holds_exactly(trace, machine, clock, cache, asynchronous):
+    outcome = replay(trace, machine[1], machine[0], clock, prefix_cache=cache, asynchronous=asynchronous)
     served = outcome.outcome == FINISHED
     arrival, finish = outcome.arrival[served], outcome.finish[served]
     times = np.concatenate([arrival, finish])
@@ -86,8 +92,8 @@ def test_littles_law_holds_exactly(trace, machine, clock, cache):
 
 
 @given(**runs)
-def test_iterations_do_not_overlap_and_idle_means_nothing_waits(trace, machine, clock, cache):
-    outcome = replay(trace, machine[1], machine[0], clock, prefix_cache=cache)
+def test_iterations_do_not_overlap_and_idle_means_nothing_waits(trace, machine, clock, cache, asynchronous):
+    outcome = replay(trace, machine[1], machine[0], clock, prefix_cache=cache, asynchronous=asynchronous)
     log = outcome.iterations
     assert (log.start[1:] >= log.end[:-1]).all()
     idle = np.flatnonzero(log.start[1:] > log.end[:-1])
@@ -97,17 +103,17 @@ def test_iterations_do_not_overlap_and_idle_means_nothing_waits(trace, machine, 
         assert not waiting.any(), "the replica was idle although somebody was in the system"
 
 
-@given(trace=traces(), machine=machines(IN_ORDER), clock=clocks(), cache=st.booleans())
-def test_first_come_first_served_lets_nobody_overtake(trace, machine, clock, cache):
-    outcome = replay(trace, machine[1], machine[0], clock, prefix_cache=cache)
+@given(trace=traces(), machine=machines(IN_ORDER), clock=clocks(), cache=st.booleans(), asynchronous=st.booleans())
+def test_first_come_first_served_lets_nobody_overtake(trace, machine, clock, cache, asynchronous):
+    outcome = replay(trace, machine[1], machine[0], clock, prefix_cache=cache, asynchronous=asynchronous)
     served = np.flatnonzero(outcome.outcome == FINISHED)
     order = served[np.lexsort((served, outcome.arrival[served]))]
     assert (np.diff(outcome.first_token[order]) >= 0).all()
 
 
 @given(**runs)
-def test_doubling_all_ticks_doubles_all_results(trace, machine, clock, cache):
-    once = replay(trace, machine[1], machine[0], clock, prefix_cache=cache)
+def test_doubling_all_ticks_doubles_all_results(trace, machine, clock, cache, asynchronous):
+    once = replay(trace, machine[1], machine[0], clock, prefix_cache=cache, asynchronous=asynchronous)
     slower = IterationClock(
         base=2 * clock.base,
         tokens_ticks=[2 * t for t in clock.tokens_ticks],
@@ -118,7 +124,7 @@ def test_doubling_all_ticks_doubles_all_results(trace, machine, clock, cache):
         tile_tokens=clock.tile_tokens,
     )
     later = replace(trace, arrival_seconds=2 * trace.arrival_seconds, think_seconds=2 * trace.think_seconds)
-    twice = replay(later, machine[1], machine[0], slower, prefix_cache=cache)
+    twice = replay(later, machine[1], machine[0], slower, prefix_cache=cache, asynchronous=asynchronous)
     served = once.outcome == FINISHED
     np.testing.assert_array_equal(twice.outcome, once.outcome)
     np.testing.assert_array_equal(twice.finish[served], 2 * once.finish[served])
@@ -126,9 +132,11 @@ def test_doubling_all_ticks_doubles_all_results(trace, machine, clock, cache):
 
 
 @given(**runs)
-def test_caching_never_computes_more_prompt_tokens_unless_somebody_is_preempted(trace, machine, clock, cache):
-    with_cache = replay(trace, machine[1], machine[0], clock, prefix_cache=True)
-    without = replay(trace, machine[1], machine[0], clock, prefix_cache=False)
+def test_caching_never_computes_more_prompt_tokens_unless_somebody_is_preempted(
+    trace, machine, clock, cache, asynchronous
+):
+    with_cache = replay(trace, machine[1], machine[0], clock, prefix_cache=True, asynchronous=asynchronous)
+    without = replay(trace, machine[1], machine[0], clock, prefix_cache=False, asynchronous=asynchronous)
     if with_cache.preemptions.any() or without.preemptions.any():
         return
     np.testing.assert_array_equal(with_cache.outcome, without.outcome)
@@ -138,19 +146,21 @@ def test_caching_never_computes_more_prompt_tokens_unless_somebody_is_preempted(
     assert (with_cache.cached_tokens < trace.prompt_tokens).all(), "at least one token is always computed"
 
 
-@given(trace=traces(), machine=machines(), clock=clocks())
-def test_a_cache_without_anything_shared_changes_nothing_unless_somebody_is_preempted(trace, machine, clock):
+@given(trace=traces(), machine=machines(), clock=clocks(), asynchronous=st.booleans())
+def test_a_cache_without_anything_shared_changes_nothing_unless_somebody_is_preempted(
+    trace, machine, clock, asynchronous
+):
     private = replace(trace, segments=None)
-    with_cache = replay(private, machine[1], machine[0], clock, prefix_cache=True)
-    without = replay(private, machine[1], machine[0], clock)
+    with_cache = replay(private, machine[1], machine[0], clock, prefix_cache=True, asynchronous=asynchronous)
+    without = replay(private, machine[1], machine[0], clock, asynchronous=asynchronous)
     if without.preemptions.any():
         return
     for column in COLUMNS:
         np.testing.assert_array_equal(getattr(with_cache, column), getattr(without, column), err_msg=column)
 
 
-@given(machine=machines(), order=st.permutations(range(6)))
-def test_ties_break_by_request_whatever_the_order_in_which_sources_were_created(machine, order):
+@given(machine=machines(), order=st.permutations(range(6)), asynchronous=st.booleans())
+def test_ties_break_by_request_whatever_the_order_in_which_sources_were_created(machine, order, asynchronous):
     policy, bounds = machine
 
     def serve(indices: list[int]) -> dict[int, int]:
@@ -162,6 +172,7 @@ def test_ties_break_by_request_whatever_the_order_in_which_sources_were_created(
             uniform_clock(100, 1, 2048),
             started=lambda sequence, now: None,
             ended=lambda sequence, now, served: finish.__setitem__(sequence.index, now),
+            asynchronous=asynchronous,
         )
         for index in indices:
             sequence = Sequence(index, 50, 5 + 3 * index, 1 + index, 10)

@@ -35,7 +35,7 @@ def watched(scheduler, ledgers):
                 assert longest * len(chunks) <= bounds.tokens or decodes
         used = sum(bounds.blocks_for(cohort.computed(s)) for s in cohort.members())
         used += sum(bounds.blocks_for(s.allocated) for s in ledger.partial)
-        used += sum(bounds.blocks_for(s.computed) for s in ledger.lingering)
+        used += sum(bounds.blocks_for(s.computed) for s in (*ledger.lingering, *ledger.leaving))
         assert pool.total - pool.free <= used, "blocks are held that nobody uses"
         if not _shares(ledger):
             assert pool.total - pool.free == used
@@ -43,14 +43,14 @@ def watched(scheduler, ledgers):
         waiting = [s.index for s in ledger.waiting]
         assert not running & set(waiting), "somebody both runs and waits"
         assert len(set(waiting)) == len(waiting)
-        if not (running or ledger.ignored or ledger.preempted or ledger.lingering):
+        if not (running or ledger.ignored or ledger.preempted or ledger.lingering or ledger.leaving):
             assert not waiting, "nothing runs although the machine is empty and somebody waits"
 
     return replace(scheduler, policy=check)
 
 
 def _shares(ledger: Ledger) -> bool:
-    return any(s.path for s in (*ledger.partial, *ledger.lingering, *ledger.cohort.members()))
+    return any(s.path for s in (*ledger.partial, *ledger.lingering, *ledger.leaving, *ledger.cohort.members()))
 
 
 @given(
@@ -59,11 +59,13 @@ def _shares(ledger: Ledger) -> bool:
     clock=clocks(),
     cache=st.booleans(),
     coast=st.booleans(),
+    asynchronous=st.booleans(),
 )
-def test_limits_are_respected_and_blocks_balance(trace, machine, clock, cache, coast):
+def test_limits_are_respected_and_blocks_balance(trace, machine, clock, cache, coast, asynchronous):
     scheduler, bounds = machine
     ledgers: list[Ledger] = []
-    outcome = replay(trace, bounds, watched(scheduler, ledgers), clock, prefix_cache=cache, coast=coast)
+    options = {"prefix_cache": cache, "coast": coast, "asynchronous": asynchronous}
+    outcome = replay(trace, bounds, watched(scheduler, ledgers), clock, **options)
     if ledgers:
         last = ledgers[-1]
         assert last.pool.free == last.pool.total, "blocks allocated are not blocks freed"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 from sim.scheduling.ledger import Ledger
 from sim.scheduling.sequence import Sequence
 
@@ -68,7 +70,7 @@ def _plan_running(ledger: Ledger, longest_chunk: int) -> None:
             return
         ledger.decode_all()
     if partial:
-        _walk(ledger, list(partial), longest_chunk)
+        _walk(ledger, sorted((*partial, *ledger.leaving), key=attrgetter("serial")), longest_chunk)
 
 
 def _walk(ledger: Ledger, order: list[Sequence], longest_chunk: int) -> None:
@@ -80,7 +82,9 @@ def _walk(ledger: Ledger, order: list[Sequence], longest_chunk: int) -> None:
     while at < len(order) and ledger.tokens_left - len(decoding) > 0:
         sequence = order[at]
         chunk = 1
-        if not sequence.is_decoding:
+        if sequence in ledger.leaving:
+            chunk = 0
+        elif not sequence.is_decoding:
             left = ledger.tokens_left - len(decoding)
             chunk = min(sequence.tokens - sequence.computed, longest_chunk or left, left)
             chunk = min(chunk, context - 1 - sequence.computed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from sim.scheduling.batch import Refusal
 from sim.scheduling.ledger import Ledger
 from sim.scheduling.policies.inflight_batching import chunk_sizes, run_chunks
@@ -26,6 +28,45 @@ def max_utilization(
     possible = ledger.can_ever_run if chunking is None else ledger.can_ever_hold
     for sequence in [s for s in ledger.waiting if not possible(s)]:
         ledger.ignore(sequence)
+    if _all_decode(ledger, lookahead):
+        contexts = _contexts_behind(ledger, lookahead, whole=chunking is None)
+        ledger.decode_all()
+    else:
+        contexts = _walk(ledger, lookahead, whole=chunking is None)
+    if chunking is None:
+        run_chunks(ledger, [(s, s.tokens - s.computed) for s in contexts], promise=False)
+    else:
+        unit = chunk_unit or ledger.limits.block_tokens
+        run_chunks(ledger, chunk_sizes(contexts, ledger.tokens_left, chunking, unit), promise=False)
+
+
+def _all_decode(ledger: Ledger, lookahead: int) -> bool:
+    """Whether everybody who runs can decode and those who wait are all behind them, as the walk would find."""
+    cohort, limits = ledger.cohort, ledger.limits
+    if ledger.partial or cohort.count > min(limits.sequences, limits.tokens):
+        return False
+    if cohort.demand(lookahead) > ledger.pool.free:
+        return False
+    return not (cohort.count and ledger.waiting) or max(map(_place, cohort.members())) < _place(ledger.waiting[0])
+
+
+def _contexts_behind(ledger: Ledger, lookahead: int, *, whole: bool) -> list[Sequence]:
+    """Return those who wait for whom blocks, seats and (for whole prompts) tokens are left when everybody decodes."""
+    limits, count = ledger.limits, ledger.cohort.count
+    free, left = ledger.pool.free - ledger.cohort.demand(lookahead), limits.tokens - count
+    contexts: list[Sequence] = []
+    for sequence in islice(ledger.waiting, limits.sequences - count):
+        free -= _blocks_needed(ledger, sequence, lookahead)
+        left -= sequence.tokens if whole else 0
+        if free < 0 or left < 0:
+            ledger.refusal = Refusal.BLOCKS if free < 0 else Refusal.TOKENS
+            break
+        contexts.append(sequence)
+    return contexts
+
+
+def _walk(ledger: Ledger, lookahead: int, *, whole: bool) -> list[Sequence]:
+    """Plan who decodes and return whose prompts to compute, having looked at one after the other."""
     fitting = _fitting(ledger, lookahead)
     contexts: list[Sequence] = []
     decoding: list[Sequence] = []
@@ -34,7 +75,7 @@ def max_utilization(
         if len(contexts) + len(decoding) == ledger.limits.sequences:
             break
         needed = 1 if sequence.is_decoding else sequence.tokens - sequence.computed
-        if sequence.is_decoding or chunking is None:
+        if sequence.is_decoding or whole:
             if planned + needed > ledger.limits.tokens:
                 ledger.refusal = Refusal.TOKENS
                 break
@@ -45,11 +86,11 @@ def max_utilization(
         ledger.decode(sequence)
     if ledger.cohort.count:
         ledger.decode_only(held=[s for s in ledger.cohort.members() if s not in running])
-    if chunking is None:
-        run_chunks(ledger, [(s, s.tokens - s.computed) for s in contexts], promise=False)
-    else:
-        unit = chunk_unit or ledger.limits.block_tokens
-        run_chunks(ledger, chunk_sizes(contexts, ledger.tokens_left, chunking, unit), promise=False)
+    return contexts
+
+
+def _place(sequence: Sequence) -> tuple[int, int]:
+    return sequence.arrival, sequence.index
 
 
 def _fitting(ledger: Ledger, lookahead: int) -> list[Sequence]:
@@ -57,7 +98,7 @@ def _fitting(ledger: Ledger, lookahead: int) -> list[Sequence]:
     limits = ledger.limits
     active = sorted(
         (*ledger.cohort.members(), *ledger.partial, *list(ledger.waiting)[: limits.sequences]),
-        key=lambda s: (s.arrival, s.index),
+        key=_place,
     )[: limits.sequences]
     fitting: list[Sequence] = []
     scheduled = at = 0

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from physics_strategies import CHIP, CHIPS
 
 from hardware_profiles.profile import HardwareProfile, Link
-from sim.physics.collectives import all_gather_seconds, all_reduce_seconds
+from sim.physics.collectives import all_gather_seconds, all_reduce_seconds, nccl_all_reduce_seconds
 from sim.physics.efficiency import datasheet, generic
 
 
 @given(st.sampled_from(CHIPS), st.integers(2, 16), st.integers(1, 10**9))
 def test_more_bytes_take_longer_and_none_take_no_time(chip: HardwareProfile, devices: int, size: int) -> None:
-    for collective in (all_reduce_seconds, all_gather_seconds):
+    for collective in (all_reduce_seconds, all_gather_seconds, nccl_all_reduce_seconds):
         for constants in (generic(), datasheet()):
             seconds = collective(np.array([0.0, size, 2.0 * size]), devices, chip, constants.links)
             assert seconds[0] == 0
@@ -29,7 +29,8 @@ def test_no_all_reduce_beats_the_wires(chip: HardwareProfile, devices: int, size
     rate = chip.scale_up.bytes_per_second if chip.scale_up else chip.host_link.bytes_per_second
     least = 2 * (devices - 1) / devices * size / rate  # every byte leaves a device once and comes back summed
     for constants in (generic(), datasheet()):
-        assert all_reduce_seconds(np.array(size), devices, chip, constants.links) >= least * (1 - 1e-12)
+        for collective in (all_reduce_seconds, nccl_all_reduce_seconds):
+            assert collective(np.array(size), devices, chip, constants.links) >= least * (1 - 1e-12)
 
 
 def test_small_messages_go_in_one_shot_and_large_ones_around_the_ring() -> None:

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from sim.engine.content import content_tree
 from sim.engine.replay import content_paths
 from sim.scheduling.cohort import Cohort
+from sim.scheduling.flight import Flight
 from sim.scheduling.prefix_cache import PrefixCache
 from sim.scheduling.sequence import Sequence
 from tests.strategies import traces
@@ -109,7 +110,7 @@ class TwoCaches(RuleBasedStateMachine):
     def begin(self, trace: Trace, blocks: int, block_tokens: int) -> None:
         self.trace = trace
         self.cohort = Cohort(block_tokens)
-        self.cache = PrefixCache(blocks, block_tokens, self.cohort)
+        self.cache = PrefixCache(blocks, block_tokens, Flight(self.cohort).findable)
         self.plain = BlockByBlock(blocks, block_tokens, symbols(trace))
         tree = content_tree(trace, block_tokens)
         paths = content_paths(tree)
@@ -162,13 +163,13 @@ class TwoCaches(RuleBasedStateMachine):
         self.cohort.remove(sequence)
         self.running.remove(sequence)
         self.plain.release(sequence.index, sequence.computed)
-        self.cache.release(sequence, keep=True)
+        self.cache.release(sequence, findable=sequence.computed, keep=True)
         sequence.computed = 0
         self.waiting.append(sequence)
 
     def finish(self, sequence: Sequence) -> None:
         self.plain.release(sequence.index, sequence.computed)
-        self.cache.release(sequence, keep=False)
+        self.cache.release(sequence, findable=sequence.computed, keep=False)
 
     @rule()
     def rest(self) -> None:

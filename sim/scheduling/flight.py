@@ -1,0 +1,63 @@
+"""The batch that runs while the next one is planned: its tokens are counted, but nobody has seen them yet."""
+
+from __future__ import annotations
+
+from sim.scheduling.cohort import Cohort
+from sim.scheduling.sequence import Sequence
+
+
+class Flight:
+    """What is only known once the batch in flight has landed; empty unless batches are planned ahead.
+
+    A token in flight has its place (its sequence may be planned to decode on from it), but not its content. A block
+    that ends with it can therefore not be found by others before the batch has landed.
+
+    Attributes
+    ----------
+    leaving : sequences whose last token is in flight, and how many of their computed tokens others may find. They
+        need no further iteration, yet hold seat and blocks until the batch lands.
+    is_up : whether a batch is in flight.
+    """
+
+    __slots__ = ("_cohort", "_has_decodes", "_joined", "_resting", "is_up", "leaving")
+
+    def __init__(self, cohort: Cohort) -> None:
+        """Start with nothing in flight; `cohort` tells how far decoding sequences have come."""
+        self._cohort = cohort
+        self.leaving: dict[Sequence, int] = {}
+        self._resting: list[Sequence] = []
+        self._joined: list[Sequence] = []
+        self.land()
+
+    def launch(self, finished: list[Sequence], prompts: list[Sequence], resting: list[Sequence], decodes: int) -> None:
+        """Note that a batch has begun, after its tokens have been counted.
+
+        Parameters
+        ----------
+        finished : sequences whose last token it computes.
+        prompts : those of which it computes a part of the prompt.
+        resting, decodes : members of the cohort that sit it out, and how many do not.
+        """
+        self.is_up = True
+        self._has_decodes = decodes > 0
+        self._resting = resting
+        self._joined = [sequence for sequence in prompts if sequence.is_decoding]
+        for sequence in finished:
+            # The last tokens of a prompt were known beforehand, what a decode appends was not.
+            self.leaving[sequence] = sequence.computed - (sequence not in prompts)
+
+    def land(self) -> None:
+        """Note that the batch is done."""
+        self.is_up = self._has_decodes = False
+        self._resting = self._joined = []
+        self.leaving.clear()
+
+    def findable(self, sequence: Sequence) -> int:
+        """Return how many tokens of a sequence others may find that is decoding or about to leave; of others 0."""
+        if not sequence.is_decoding:
+            return self.leaving.get(sequence, 0)
+        computed = self._cohort.computed(sequence)
+        if not self.is_up:
+            return computed
+        is_aboard = sequence in self._joined or (self._has_decodes and sequence not in self._resting)
+        return max(sequence.computed, computed - is_aboard)
