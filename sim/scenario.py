@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
+
 import hardware_profiles
 from hardware_profiles.profile import HardwareProfile
-from sim.engine.clock import IterationClock, roofline_clock
-from sim.engine.replay import replay
+from sim.engine.clock import IterationClock, roofline_clock, ticks
+from sim.engine.replay import Replay, replay
 from sim.physics import efficiency, precision
 from sim.physics.efficiency import Efficiency
-from sim.physics.iteration import IterationModel
-from sim.physics.memory import kv_blocks
+from sim.physics.iteration import HOST_SECONDS, IterationModel
+from sim.physics.memory import Reserve, kv_blocks
 from sim.physics.parallelism import Parallelism
+from sim.physics.precision import Precision
 from sim.results.result import Result
 from sim.scheduling.batch import Limits
-from sim.scheduling.schedulers import SCHEDULERS
+from sim.scheduling.schedulers import SCHEDULERS, Scheduler
 from workloads import models
 from workloads.models.transformer import Transformer
 from workloads.trace import Trace
@@ -50,19 +54,28 @@ class Machine:
 class Scenario:
     """Everything that a simulation depends on; a what-if is `dataclasses.replace(scenario, ...)`.
 
-    The default is the article's own example, Llama-2-13B in FP16 on two L20 cards.
+    The default is the article's own example, Llama-2-13B in FP16 on two L20 cards. `sim.systems.scenario` makes the
+    scenario of a product, with its own limits and overheads.
 
     Attributes
     ----------
     trace : what is asked.
     hardware, model : shipped names, paths of files, or the objects themselves.
     precision, tensor : number formats, and devices that share the model (TP).
-    policy, prefix_cache : how it is scheduled; see `sim.scheduling.schedulers.SCHEDULERS`.
+    policy, prefix_cache : how it is scheduled: a name in `sim.scheduling.schedulers.SCHEDULERS`, or a scheduler.
     asynchronous : whether an iteration is planned while the one before runs, as vLLM V1 does by default; see `Engine`.
-    utilisation : share of the visible memory that the server may use.
+    utilisation : share of the visible memory that the server may use; with `utilisation_of_free`, share of what weights
+        and runtime leave of it that becomes KV cache.
+    reserved_bytes : what the runtime keeps for itself on each device; None for an estimate.
     block_tokens, sequences, tokens, context : see `Limits`; None is chosen from the model (`context`: the model's own,
         `tokens`: 8192 or the context, if that is longer, since whole prompts must fit one iteration).
+    watermark : share of the blocks that an admission must leave free.
+    paddings : see `Limits`.
     efficiency : constants of the cost model: generic unless said otherwise.
+    flash_attention, one_attention_kernel, host_seconds : see `IterationModel`.
+    least_iteration_seconds : what a host-bound engine takes at least for an iteration [s]. Decoding attention comes on
+        top, which overstates such iterations by it: the clock must stay affine in the context.
+    front_end_seconds : from a request's arrival to the scheduler [s]; it counts in TTFT and end to end.
     """
 
     trace: Trace
@@ -70,15 +83,24 @@ class Scenario:
     model: str | Transformer = "llama-2-13b"
     precision: str = "w16a16"
     tensor: int = 2
-    policy: str = "prefill_first"
+    policy: str | Scheduler = "prefill_first"
     prefix_cache: bool = False
     asynchronous: bool = False
     utilisation: float = 0.9
+    utilisation_of_free: bool = False
+    reserved_bytes: float | None = None
     block_tokens: int = 16
     sequences: int = 256
     tokens: int | None = None
     context: int | None = None
+    watermark: float = 0.0
+    paddings: int | None = None
     efficiency: Efficiency | None = None
+    flash_attention: bool = True
+    one_attention_kernel: bool = False
+    host_seconds: float = HOST_SECONDS
+    least_iteration_seconds: float = 0.0
+    front_end_seconds: float = 0.0
 
     @cached_property
     def machine(self) -> Machine:
@@ -94,20 +116,44 @@ class Scenario:
         context = self.context or model.context
         tokens = self.tokens or max(DEFAULT_TOKENS, context)
         formats, parallelism = precision.load(self.precision), Parallelism(self.tensor)
-        iteration = IterationModel(model, hardware, formats, parallelism, self.efficiency or efficiency.generic())
-        blocks = kv_blocks(
+        iteration = IterationModel(
             model,
             hardware,
             formats,
             parallelism,
-            utilisation=self.utilisation,
+            self.efficiency or efficiency.generic(),
+            host_seconds=self.host_seconds,
+            one_attention_kernel=self.one_attention_kernel,
+            flash_attention=self.flash_attention,
+        )
+        blocks = self._blocks(model, hardware, formats, tokens)
+        limits = Limits(
+            blocks,
+            self.block_tokens,
+            self.sequences,
+            tokens,
+            context,
+            watermark_blocks=int(self.watermark * blocks),
+            paddings=self.paddings,
+        )
+        # Decodes of an iteration without prompts are not held to the token budget; there is a seat for each.
+        clock = roofline_clock(iteration, tokens + self.sequences, 2 * self.sequences)
+        return Machine(iteration, limits, _no_faster(clock, self.least_iteration_seconds))
+
+    def _blocks(self, model: Transformer, hardware: HardwareProfile, formats: Precision, tokens: int) -> int:
+        reserve = None if self.reserved_bytes is None else Reserve(self.reserved_bytes, 0.0, 0.0, 0.0)
+        blocks = kv_blocks(
+            model,
+            hardware,
+            formats,
+            Parallelism(self.tensor),
+            utilisation=1.0 if self.utilisation_of_free else self.utilisation,
             block_size=self.block_tokens,
             max_tokens=tokens,
             max_samples=self.sequences,
+            reserve=reserve,
         )
-        limits = Limits(blocks, self.block_tokens, self.sequences, tokens, context)
-        # Decodes of an iteration without prompts are not held to the token budget; there is a seat for each.
-        return Machine(iteration, limits, roofline_clock(iteration, tokens + self.sequences, 2 * self.sequences))
+        return max(1, math.floor(self.utilisation * blocks)) if self.utilisation_of_free else blocks
 
 
 def simulate(scenario: Scenario, machine: Machine | None = None) -> Result:
@@ -122,19 +168,51 @@ def simulate(scenario: Scenario, machine: Machine | None = None) -> Result:
     ValueError
         If the scenario asks for something that does not exist or does not fit.
     """
-    scheduler = SCHEDULERS.get(scenario.policy)
+    policy = scenario.policy
+    scheduler = SCHEDULERS.get(policy) if isinstance(policy, str) else policy
     if scheduler is None:
-        raise ValueError(f"policy is {scenario.policy!r}; allowed: {', '.join(SCHEDULERS)}")
+        raise ValueError(f"policy is {policy!r}; allowed: {', '.join(SCHEDULERS)}")
     built = machine or scenario.machine
     outcome = replay(
-        scenario.trace,
+        _behind_front_end(scenario.trace, scenario.front_end_seconds),
         built.limits,
         scheduler,
         built.clock,
         prefix_cache=scenario.prefix_cache,
         asynchronous=scenario.asynchronous,
     )
+    outcome = _since_arrival(outcome, scenario.trace, scenario.front_end_seconds)
     return Result(scenario.trace, built.limits, outcome)
+
+
+def _no_faster(clock: IterationClock, least_seconds: float) -> IterationClock:
+    """Return the clock with a least time for what does not depend on the context."""
+    if not least_seconds:
+        return clock
+    elsewhere = clock.base + clock.decode_ticks + clock.samples_ticks[1]
+    least = max(0, int(ticks(least_seconds)) - elsewhere)
+    return replace(clock, tokens_ticks=np.maximum(clock.tokens_ticks, least).tolist())
+
+
+def _behind_front_end(trace: Trace, front_end_seconds: float) -> Trace:
+    """Return the trace as the scheduler sees it."""
+    if not front_end_seconds:
+        return trace
+    think = np.zeros(len(trace)) if trace.think_seconds is None else trace.think_seconds
+    return replace(
+        trace,
+        arrival_seconds=trace.arrival_seconds + front_end_seconds,
+        think_seconds=None if trace.previous is None else think + front_end_seconds,
+    )
+
+
+def _since_arrival(outcome: Replay, trace: Trace, front_end_seconds: float) -> Replay:
+    """Return what happened with the arrivals at the front end, from which clients count."""
+    if not front_end_seconds:
+        return outcome
+    arrival = outcome.arrival - int(ticks(front_end_seconds))
+    free = np.ones(len(trace), dtype=bool) if trace.previous is None else trace.previous < 0
+    return replace(outcome, arrival=np.where(free, ticks(trace.arrival_seconds), arrival))
 
 
 def arms(scenario: Scenario) -> dict[str, Scenario]:

@@ -350,7 +350,7 @@ class Ledger:
         cohort = self.cohort
         if self.preempted or self.held or self.has_released:
             return 1
-        if self.refusal and self.pool.is_written(self.waiting[0]):
+        if self.refusal and self.waiting and self.pool.is_written(self.waiting[0]):
             return 1  # content being written may let the head of the queue in
         if self.order == Order.CHANGING and self.waiting:
             return 1
