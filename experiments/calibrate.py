@@ -137,7 +137,7 @@ def _numbers(result: Fit, constants: Efficiency) -> dict[str, Any]:
     """Return the numbers of a constant as they stand in the file, to five digits."""
     value = getattr(constants, result.constant)
     names: tuple[str, ...] = ("launch_seconds", "compute", "memory", "sharpness")
-    if result.constant == "links":
+    if result.constant in ("links", "nccl"):
         names = result.names
     numbers: dict[str, Any] = {name: float(f"{getattr(value, name):.5g}") for name in names}
     if result.constant == "links" and value.pcie_measured:

@@ -53,7 +53,7 @@ def show(comparison: Comparison, written: list[Path]) -> None:
         _load(console, comparison, load)
     _saturated(console, comparison)
     for note in words.brief(comparison):
-        _print(console, note, 2, style="dim")
+        paragraph(console, note, 2, style="dim")
     _differences(console, comparison)
     _claims(console, comparison)
     _written(console, written)
@@ -68,7 +68,7 @@ def new_console() -> Console:
     return Console(highlight=False, markup=False, no_color=True, width=PIPED_WIDTH)
 
 
-def _print(console: Console, text: str, indent: int = 0, style: str | None = None) -> None:
+def paragraph(console: Console, text: str, indent: int = 0, style: str | None = None) -> None:
     """Print a paragraph; its further lines are indented."""
     lines = textwrap.wrap(
         text, console.width - 1, subsequent_indent=" " * indent, break_on_hyphens=False, break_long_words=False
@@ -79,8 +79,8 @@ def _print(console: Console, text: str, indent: int = 0, style: str | None = Non
 def _head(console: Console, comparison: Comparison) -> None:
     simulated = sum(result.makespan_seconds for cell in comparison.cells.values() for result in cell.results)
     took = f"{three_digits(simulated / 3600)} h simulated in {comparison.elapsed_seconds:.1f} s"
-    _print(console, f"{words.TITLE} · {words.machine(comparison)} · {words.workload(comparison)}", 2, "bold")
-    _print(console, f"evidence: {words.evidence(comparison)} · {words.sampling(comparison)} · {took}", 2)
+    paragraph(console, f"{words.TITLE} · {words.machine(comparison)} · {words.workload(comparison)}", 2, "bold")
+    paragraph(console, f"evidence: {words.evidence(comparison)} · {words.sampling(comparison)} · {took}", 2)
     if comparison.interrupted:
         console.print("INTERRUPTED: only the loads that were finished are shown.", style="bold yellow")
 
@@ -138,7 +138,7 @@ def _saturated(console: Console, comparison: Comparison) -> None:
         for arm, rates in comparison.capacities.items()
     ]
     console.print()
-    _print(console, f"served when saturated, req/s: {' · '.join(parts)}", 2)
+    paragraph(console, f"served when saturated, req/s: {' · '.join(parts)}", 2)
     console.print()
 
 
@@ -147,14 +147,14 @@ def _differences(console: Console, comparison: Comparison) -> None:
     table = table[table.load == load.requests_per_second]
     title = f"Paired differences at {load}, the second arm against the first, same requests"
     console.print()
-    _print(console, title, 2, "bold")
+    paragraph(console, title, 2, "bold")
     shown = (("TTFT", 0.99, "TTFT p99"), ("ITL", 0.99, "ITL p99"), ("E2E", 0.99, "E2E p99"))
     means = (("mean_ttft_seconds", "mean TTFT"), ("mean_end_to_end_seconds", "mean E2E"))
     for (first, second), pair in table.groupby(["first", "second"], sort=False):
         rows = [(name, pair[(pair.metric == metric) & (pair.level == level)]) for metric, level, name in shown]
         rows += [(name, pair[pair.metric == metric]) for metric, name in means]
         numbers = [(name, next(row.itertuples())) for name, row in rows]
-        _print(console, f"- {_name(str(second), False)} against {_name(str(first), False)}: {_changes(numbers)}", 4)
+        paragraph(console, f"- {_name(str(second), False)} against {_name(str(first), False)}: {_changes(numbers)}", 4)
 
 
 def _changes(numbers: list[tuple[str, Any]]) -> str:
@@ -183,7 +183,7 @@ def _claims(console: Console, comparison: Comparison) -> None:
         console.print(f"- {says}:")
         width = max(len(claim.scope) for claim in found)
         for claim in found:
-            _print(
+            paragraph(
                 console, f"    {claim.scope:<{width}}  {claim.answer}", 6 + width, "green" if claim.held else "yellow"
             )
 
@@ -195,7 +195,7 @@ def _written(console: Console, written: list[Path]) -> None:
     names = [path.name for path in written if path.suffix not in (".svg", ".png") and "vllm_bench" not in path.name]
     more = (f"{figures} figures (png, svg)", f"{benches} vllm_bench_*.json") if figures else ()
     console.print()
-    _print(console, f"wrote {folder}: {', '.join((*names, *more))}", 2)
+    paragraph(console, f"wrote {folder}: {', '.join((*names, *more))}", 2)
     if figures:
-        _print(console, "report.html says how everything was measured, and what is left out", 2)
-    _print(console, f"repeat: roofserve sched_compare --config {folder / 'config.toml'}", 2)
+        paragraph(console, "report.html says how everything was measured, and what is left out", 2)
+    paragraph(console, f"repeat: roofserve sched_compare --config {folder / 'config.toml'}", 2)

@@ -38,17 +38,26 @@ def new_folder(out: Path | None, options: Options) -> Path:
         If `out` holds something already, is a file, or cannot be made.
     """
     if out is not None:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise ValueError(f"--out is {out}, which exists already and is not overwritten; allowed: a new folder")
-        parent = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-        if not (parent.is_dir() and os.access(parent, os.W_OK)):
-            raise ValueError(f"--out is {out}, but {parent} cannot be written to; allowed: a new folder elsewhere")
-        return out
+        return unused(out)
     digest = hashlib.sha256(configuration(options).encode()).hexdigest()[:8]
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(str(options.trace)).name)
-    first = ROOT / f"{name}-{digest}"
-    repeats = (first.with_name(f"{first.name}-{number}") for number in range(2, 10_000))
-    return next(folder for folder in (first, *repeats) if not folder.exists())
+    return first_free(ROOT / f"{name}-{digest}")
+
+
+def unused(out: Path) -> Path:
+    """Return `out` if it can become a new folder; see `new_folder`."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"--out is {out}, which exists already and is not overwritten; allowed: a new folder")
+    parent = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise ValueError(f"--out is {out}, but {parent} cannot be written to; allowed: a new folder elsewhere")
+    return out
+
+
+def first_free(folder: Path) -> Path:
+    """Return `folder`, or the first of `folder-2`, `folder-3`, ... that is not there yet."""
+    repeats = (folder.with_name(f"{folder.name}-{number}") for number in range(2, 10_000))
+    return next(path for path in (folder, *repeats) if not path.exists())
 
 
 def configuration(options: Options) -> str:

@@ -21,6 +21,7 @@ COMMANDS = (
         "Which scheduler answers sooner, and what a cache saves.",
     ),
     ("hardware", "experiments.hardware:hardware", "What the chips are, each number with its source."),
+    ("sizing", "experiments.sizing:sizing", "How many cards a model needs, beside what the article recommends."),
     ("conformance", "experiments.conformance:conformance", "Whether our batches are those of the real schedulers."),
     ("benchmark", "experiments.benchmark:run", "How fast the simulator is on this machine."),
 )

@@ -72,7 +72,7 @@ def run(options: Options, advance: Callable[[float], None] = lambda _: None) -> 
     """
     begin = time.perf_counter()
     options = completed(options)
-    template = _scenario(options, None)
+    template = scenario_of(options, None)
     machine = template.machine
     workload = Workload(options, machine.limits.context)
     seeds = range(1, int(options.seeds or 1) + 1)
@@ -122,7 +122,8 @@ def capacity(result: Result) -> float:
     return (last - first) / float(finish[last] - finish[first])
 
 
-def _scenario(options: Options, trace: Trace | None) -> Scenario:
+def scenario_of(options: Options, trace: Trace | None) -> Scenario:
+    """Return the scenario of an arm, its policy aside; without a trace it serves to build the machine."""
     return Scenario(
         trace,  # type: ignore[arg-type]  # a template: machine and arms need no trace
         hardware=str(options.hardware),
@@ -136,7 +137,7 @@ def _scenario(options: Options, trace: Trace | None) -> Scenario:
 
 def _serve(options: Options, machine: Machine, trace: Trace) -> list[Result]:
     """Return the result of each of `ARMS` on the same requests."""
-    scenarios = arms(_scenario(options, trace))
+    scenarios = arms(scenario_of(options, trace))
     return [simulate(scenarios[arm], machine) for arm in ARMS]
 
 

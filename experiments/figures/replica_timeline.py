@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 Integers = npt.NDArray[np.int64]
 
 DECODE, MIXED, PREFILL = 0, 1, 2
-_KINDS = {PREFILL: "prefill", MIXED: "prefill and decode", DECODE: "decode"}
+KINDS = {PREFILL: "prefill", MIXED: "prefill and decode", DECODE: "decode"}
 # Light, striped and dark: what stops replies stands out, in grey too. Not the hues that stand for policies.
-_FACES = {PREFILL: "#7a3366", MIXED: "#e3b7d0", DECODE: "#d3d9df"}
-_HATCHES = {PREFILL: "", MIXED: "/////", DECODE: ""}
+FACES = {PREFILL: "#7a3366", MIXED: "#e3b7d0", DECODE: "#d3d9df"}
+HATCHES = {PREFILL: "", MIXED: "/////", DECODE: ""}
 _STALL, _STALL_FACTOR = "#7a3366", 2.5
 _ROWS = 14  # requests that can be told apart
 _BARS = 1000  # iterations that can be told apart, margins included
@@ -106,7 +106,7 @@ def timeline_alt(results: Mapping[str, Result], start_seconds: float, end_second
     rows = []
     for arm, seen in passages.items():
         inside = (seen.start < end_seconds) & (seen.end > start_seconds)
-        counts = [f"{int((seen.kind[inside] == kind).sum())} {name}" for kind, name in _KINDS.items()]
+        counts = [f"{int((seen.kind[inside] == kind).sum())} {name}" for kind, name in KINDS.items()]
         rows.append(
             f"{readable(arm)}: iterations: {', '.join(counts)}; {len(seen.requests)} requests in the system; "
             f"longest gap between tokens {duration(_longest_gap(seen, start_seconds, end_seconds))}"
@@ -122,7 +122,7 @@ def passage(result: Result, start_seconds: float, end_seconds: float) -> Passage
     The margin is there so that gaps which cross the edges are known.
     """
     span = end_seconds - start_seconds
-    start, end, kind = _iterations(result, start_seconds - span, end_seconds + span)
+    start, end, kind = iterations_between(result, start_seconds - span, end_seconds + span)
     first_token = result.arrival_seconds + result.ttft_seconds
     here = (result.arrival_seconds < end_seconds) & (result.finish_seconds > start_seconds)
     requests = np.flatnonzero(here)
@@ -137,7 +137,7 @@ def passage(result: Result, start_seconds: float, end_seconds: float) -> Passage
     return Passage(start, end, kind, requests, tuple(tokens))
 
 
-def _iterations(result: Result, start_seconds: float, end_seconds: float) -> tuple[Floats, Floats, Integers]:
+def iterations_between(result: Result, start_seconds: float, end_seconds: float) -> tuple[Floats, Floats, Integers]:
     """Return start [s], end [s] and kind of every iteration that touches the window, stretches taken apart."""
     log = result.iterations
     rows = np.flatnonzero((seconds(log.end) > start_seconds) & (seconds(log.start) < end_seconds))
@@ -184,13 +184,13 @@ def _findings(passages: Mapping[str, Passage], start_seconds: float, end_seconds
 
 
 def _draw(axes: Axes, seen: Passage, result: Result, style: ArmStyle) -> None:
-    for kind, face in _FACES.items():
+    for kind, face in FACES.items():
         of_kind = seen.kind == kind
         bars = np.column_stack([seen.start[of_kind], (seen.end - seen.start)[of_kind]])
-        edge = "white" if kind != MIXED else _FACES[PREFILL]
+        edge = "white" if kind != MIXED else FACES[PREFILL]
         width = 0.3 if len(seen.kind) < _BARS else 0.0
         axes.broken_barh(
-            bars.tolist(), (-3.2, 2.4), facecolor=face, hatch=_HATCHES[kind], edgecolor=edge, lw=width, gid=_KINDS[kind]
+            bars.tolist(), (-3.2, 2.4), facecolor=face, hatch=HATCHES[kind], edgecolor=edge, lw=width, gid=KINDS[kind]
         )
     shown = _shown(seen)
     usual = float(np.median((seen.end - seen.start)[seen.kind == DECODE])) if (seen.kind == DECODE).any() else np.inf
@@ -241,11 +241,11 @@ def _legend(figure: Figure, height: float) -> None:
     entries: list[tuple[object, str]] = [
         (
             Patch(
-                facecolor=_FACES[kind], hatch=_HATCHES[kind], edgecolor=_FACES[PREFILL] if kind == MIXED else "white"
+                facecolor=FACES[kind], hatch=HATCHES[kind], edgecolor=FACES[PREFILL] if kind == MIXED else "white"
             ),
             name,
         )
-        for kind, name in _KINDS.items()
+        for kind, name in KINDS.items()
     ]
     entries.append((Line2D([], [], color=QUIET, lw=0.8, ls=(0, (1, 1.5))), "waiting"))
     entries.append((Line2D([], [], color=INK, marker="|", ls="none", ms=5), "token"))

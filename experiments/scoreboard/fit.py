@@ -89,6 +89,8 @@ def form_of(constant: str, groups: Sequence[Group]) -> Form:
     """Return what can be fitted of a constant from such rows."""
     if constant == "links":
         return _pcie_form() if all(group.goals[0] is None for group in groups) else _fast_link_form()
+    if constant == "nccl":
+        return _nccl_form()
     if constant == "decode_attention":
         return _decode_form()
     if constant == "mixed_attention":
@@ -146,6 +148,16 @@ def _fast_link_form() -> Form:
 def _pcie_form() -> Form:
     names = ("pcie_seconds", "pcie_step_seconds", "pcie_bytes_per_second")
     return _links_form(names, (5e-6, 1e-6, 16e9), (1e-7, 1e-8, 1e8), (1e-3, 1e-4, 1e12))
+
+
+def _nccl_form() -> Form:
+    names = ("launch_seconds", "step_seconds", "low_latency", "simple")
+
+    def apply(constants: Efficiency, numbers: Numbers) -> Efficiency:
+        given: dict[str, Any] = dict(zip(names, numbers, strict=True))
+        return replace(constants, nccl=replace(constants.nccl, **given))
+
+    return Form(names, (6e-6, 0.8e-6, 0.34, 0.73), (1e-7, 1e-8, 0.02, 0.02), (1e-4, 1e-4, 1.0, 1.0), apply)
 
 
 def _links_form(names: tuple[str, ...], start: Numbers, low: Numbers, high: Numbers) -> Form:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from experiments.scoreboard.groups import Floats, Found, Goals, Group, Skipped, by, floats, folds, stack_of
 from hardware_profiles.profile import HardwareProfile
-from sim.physics.collectives import all_gather_seconds, all_reduce_seconds, fast_link
+from sim.physics.collectives import all_gather_seconds, all_reduce_seconds, fast_link, nccl_all_reduce_seconds
 from sim.physics.efficiency import Efficiency
 
 if TYPE_CHECKING:
@@ -31,15 +31,18 @@ def _collective(chip: HardwareProfile, rows: pd.DataFrame) -> Found:
     if int(first.per_node) != world:
         return [Skipped("comm", str(first.hw), label, len(rows), "between servers; modelled is one server")]
     size, us = floats(rows, "bytes", "us")
+    bare = first.op == "all_reduce" and str(first.backend).startswith("nccl")
     collective = MODELLED[str(first.op)]
 
     def seconds(constants: Efficiency) -> Floats:
+        if bare:
+            return nccl_all_reduce_seconds(size, world, chip, constants)
         return collective(size, world, chip, constants.links)
 
     goals = NVLINK if fast_link(chip, world) and first.op == "all_reduce" else PCIE
-    # Constants are those of kernels inside CUDA graphs; eager calls and bare NCCL are scored, but not fitted.
-    captured = first.op == "all_reduce" and str(first.backend).startswith(("vllm_graph", "trtllm"))
+    # Not fitted: eager calls, which wait for the host, and collectives timed through a profiler (Vidur).
+    captured = first.op == "all_reduce" and str(first.backend).startswith(("vllm_graph", "trtllm", "nccl-2"))
+    constant = ("nccl" if bare and fast_link(chip, world) else "links") if captured else ""
     shape = folds(rows, ("world", "bytes"))
     stack = stack_of(str(first.backend))
-    constant = "links" if captured else ""
     return [Group("comm", str(first.hw), label, chip, stack, constant, goals, seconds, us / 1e6, shape)]

@@ -84,7 +84,8 @@ def held_out_seconds(group: Group) -> Floats | None:
     None where nobody calibrated the chip for these operators.
     """
     path = calibration.find(group.chip.name, group.stack) or calibration.find(group.chip.name)
-    if path is None or (group.constant and group.constant not in calibration.calibrated(path)):
+    sums = group.table in ("iteration", "attention_mixed")
+    if path is None or (not sums and group.constant not in calibration.calibrated(path)):
         return None
     whole, *parts = calibration.read(path)
     if group.folds is None:

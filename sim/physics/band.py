@@ -116,10 +116,6 @@ def _scaled_links(links: Links, fast: float, pcie: float) -> Links:
         one_shot=min(1.0, links.one_shot * fast),
         ring_seconds=links.ring_seconds / fast,
         ring=min(1.0, links.ring * fast),
-        nccl_seconds=links.nccl_seconds / fast,
-        nccl_step_seconds=links.nccl_step_seconds / fast,
-        nccl_low_latency=min(1.0, links.nccl_low_latency * fast),
-        nccl=min(1.0, links.nccl * fast),
         pcie_seconds=links.pcie_seconds / pcie,
         pcie_bytes_per_second=rate and rate * pcie,
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from hardware_profiles import load as load_hardware
 from hardware_profiles.profile import HardwareProfile
-from sim.physics.efficiency import RATES, Efficiency, Links, datasheet, generic
+from sim.physics.efficiency import RATES, Efficiency, Links, Nccl, datasheet, generic
 from sim.physics.roofline import Rate
 
 LEVELS = ("datasheet", "generic", "calibrated")
@@ -25,6 +25,7 @@ CALIBRATED = Path(__file__).with_name("calibrated")
 TILES = ("decode_tile_tokens", "mixed_tile_tokens")
 
 _RATE_FIELDS = tuple(field.name for field in fields(Rate) if field.name != "source")
+_NCCL_FIELDS = tuple(field.name for field in fields(Nccl) if field.name != "source")
 _LINK_FIELDS = tuple(field.name for field in fields(Links))
 
 
@@ -97,7 +98,7 @@ def _table(path: Path) -> dict[str, Any]:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a calibration: {error}") from None
-    allowed = (*RATES, *TILES, "links")
+    allowed = (*RATES, *TILES, "links", "nccl")
     if unknown := sorted(name for name, value in table.items() if isinstance(value, dict) and name not in allowed):
         raise ValueError(f"{path}: unknown constants {', '.join(unknown)}; allowed are {', '.join(allowed)}")
     return table
@@ -112,6 +113,8 @@ def _with(constants: Mapping[str, Mapping[str, Any]], fold: int | None) -> Effic
         elif name == "links":
             given = {key: numbers[key] for key in _LINK_FIELDS if key in numbers}
             values[name] = replace(generic().links, **given)
+        elif name == "nccl":
+            values[name] = Nccl(**{key: numbers[key] for key in _NCCL_FIELDS}, source=str(entry["source"]))
         else:
             values[name] = Rate(**{key: numbers[key] for key in _RATE_FIELDS}, source=str(entry["source"]))
     return replace(generic(), **values)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from hardware_profiles.profile import HardwareProfile, Link
-from sim.physics.efficiency import Links
+from sim.physics.efficiency import Efficiency, Links
 from sim.physics.roofline import Floats
-
 
 SIMPLE_PROTOCOL = 2.5
 """Latency of NCCL's simple protocol in those of its low-latency one (all-reduce tables of A100 and H100, NCCL 2.27)."""
@@ -45,7 +44,9 @@ def all_reduce_seconds(message_bytes: Floats, devices: int, hardware: HardwarePr
     return np.where(message_bytes > 0, seconds, 0.0)
 
 
-def nccl_all_reduce_seconds(message_bytes: Floats, devices: int, hardware: HardwareProfile, links: Links) -> Floats:
+def nccl_all_reduce_seconds(
+    message_bytes: Floats, devices: int, hardware: HardwareProfile, constants: Efficiency
+) -> Floats:
     """Return the time of an all-reduce that NCCL does alone, without the engine's own kernels for small messages [s].
 
     A ring of 2 (w - 1) steps under the better of two protocols: one that sends flags with the data, with little
@@ -54,11 +55,12 @@ def nccl_all_reduce_seconds(message_bytes: Floats, devices: int, hardware: Hardw
     """
     link = fast_link(hardware, devices)
     if devices == 1 or link is None:
-        return all_reduce_seconds(message_bytes, devices, hardware, links)
-    latency = links.nccl_seconds + 2 * (devices - 1) * links.nccl_step_seconds
+        return all_reduce_seconds(message_bytes, devices, hardware, constants.links)
+    nccl = constants.nccl
+    latency = nccl.launch_seconds + 2 * (devices - 1) * nccl.step_seconds
     ring_seconds = 2 * (devices - 1) / devices * message_bytes / link_bytes_per_second(link, devices)
-    low_latency = latency + ring_seconds / links.nccl_low_latency
-    simple = SIMPLE_PROTOCOL * latency + ring_seconds / links.nccl
+    low_latency = latency + ring_seconds / nccl.low_latency
+    simple = SIMPLE_PROTOCOL * latency + ring_seconds / nccl.simple
     return np.where(message_bytes > 0, np.minimum(low_latency, simple), 0.0)
 
 

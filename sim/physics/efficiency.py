@@ -22,8 +22,6 @@ class Links:
     pcie_seconds, pcie_step_seconds : latency over PCIe, and of each of the 2 (w - 1) steps of the ring there [s].
     pcie_bytes_per_second : rate over PCIe; None takes the host link's datasheet rate.
     pcie_measured : False where the PCIe constants are a default that nobody measured on this kind of system.
-    nccl_seconds, nccl_step_seconds, nccl_low_latency, nccl : latency of a bare NCCL all-reduce and of each of its steps
-        [s], and the part of B that its low-latency and its simple protocol reach; see `nccl_all_reduce_seconds`.
     source : where the numbers come from.
     """
 
@@ -36,10 +34,24 @@ class Links:
     pcie_measured: bool
     source: str
     pcie_step_seconds: float = 0.0
-    nccl_seconds: float = 0.0
-    nccl_step_seconds: float = 0.0
-    nccl_low_latency: float = 1.0
-    nccl: float = 1.0
+
+
+@dataclass(frozen=True)
+class Nccl:
+    """Constants of an all-reduce that NCCL does alone; see `sim.physics.collectives.nccl_all_reduce_seconds`.
+
+    Attributes
+    ----------
+    launch_seconds, step_seconds : latency, and of each of the 2 (w - 1) steps of the ring [s].
+    low_latency, simple : part of the link's rate that its two protocols reach.
+    source : where the numbers come from.
+    """
+
+    launch_seconds: float
+    step_seconds: float
+    low_latency: float
+    simple: float
+    source: str
 
 
 @dataclass(frozen=True)
@@ -61,7 +73,7 @@ class Efficiency:
         a sequence and KV head, and each has a start and an end.
     mixed_attention, mixed_tile_tokens : prompts and decoding sequences in one kernel, and the keys that every query
         tile costs beyond those it sees; see `sim.physics.mixed_attention`.
-    links : see `Links`.
+    links, nccl : see `Links` and `Nccl`.
     """
 
     level: str
@@ -79,6 +91,7 @@ class Efficiency:
     mixed_attention: Rate
     mixed_tile_tokens: int
     links: Links
+    nccl: Nccl
 
 
 RATES = tuple(field.name for field in fields(Efficiency) if field.type == "Rate")
@@ -115,12 +128,9 @@ def generic() -> Efficiency:
             pcie_seconds=20e-6,
             pcie_bytes_per_second=16e9,
             pcie_measured=False,
-            source=f"{GRIDS}, all-reduce inside CUDA graphs on NVLink; NCCL 2.27 on A100 and H100",
-            nccl_seconds=5.7e-6,
-            nccl_step_seconds=0.78e-6,
-            nccl_low_latency=0.34,
-            nccl=0.73,
+            source=f"{GRIDS}, all-reduce inside CUDA graphs on NVLink",
         ),
+        nccl=Nccl(6.8e-6, 0.80e-6, 0.34, 0.71, "NCCL 2.27 on A100 and H100 (aiconfigurator-core 0.12.0, Apache-2.0)"),
     )
 
 
@@ -128,4 +138,7 @@ def datasheet() -> Efficiency:
     """Return the bare roofline: every peak reached, nothing costs a launch; 30-50 % too fast, never a prediction."""
     full = Rate(0.0, 1.0, 1.0, "the datasheet taken at its word")
     links = Links(0.0, 1.0, 0.0, 1.0, 0.0, None, True, full.source)
-    return Efficiency("datasheet", **dict.fromkeys(RATES, full), decode_tile_tokens=0, mixed_tile_tokens=0, links=links)
+    nccl = Nccl(0.0, 0.0, 1.0, 1.0, full.source)
+    return Efficiency(
+        "datasheet", **dict.fromkeys(RATES, full), decode_tile_tokens=0, mixed_tile_tokens=0, links=links, nccl=nccl
+    )

@@ -79,8 +79,10 @@ def together(larger: Any, ratio: Any, sharpness: float) -> Any:
     """
     if math.isinf(sharpness):
         return larger
-    # Not the operator **: for scalars it rounds differently than for arrays.
-    return larger * np.power(1.0 + np.power(ratio, sharpness), 1.0 / sharpness)
+    # Not the operator **, which rounds NumPy's scalars differently than arrays; a clock that has plain floats is in a
+    # hurry, and rounds to ticks.
+    power = math.pow if type(ratio) is float else np.power
+    return larger * power(1.0 + power(ratio, sharpness), 1.0 / sharpness)
 
 
 def overlapped_seconds(compute_seconds: Floats | float, memory_seconds: Floats | float, sharpness: float) -> Floats:

@@ -198,7 +198,9 @@ class _States:
         self.requests = np.flatnonzero(served)
         self.arrival = replay.arrival[self.requests]
         chunks = log.chunks[served[log.chunks[:, 1]]]
-        pauses = log.pauses[served[log.pauses[:, 1]]]
+        # An asynchronous engine may take the seat of somebody whose last token is about to come.
+        going = log.end[log.pauses[:, 0] - 1] < replay.finish[log.pauses[:, 1]]
+        pauses = log.pauses[served[log.pauses[:, 1]] & going]
         self.held = pauses[pauses[:, 2] == 0, :2]
         self.admitted = np.empty(len(served), dtype=np.int64)
         self.admitted[chunks[::-1, 1]] = chunks[::-1, 0]  # the last assignment, the first chunk, stays

@@ -140,7 +140,7 @@ def test_a_chunked_prompt_is_own_prefill_in_every_iteration_that_computes_a_piec
 def test_what_lies_between_preemption_and_the_next_token_is_one_part():
     trace, limits = made((0, 16, 40), (0, 16, 40)), Limits(6, block_tokens=16)
     outcome = replay(trace, limits, SCHEDULERS["prefill_first"], CLOCK)
-    assert outcome.preemptions.tolist() == [0, 1]
+    assert outcome.preemptions[0] == 0 < outcome.preemptions[1]
     found = attribute(limits, outcome)
     pause = outcome.iterations.gaps[:, 1].sum()
     # From the last token before it, the gap is the same: the decision falls on the end of an iteration.
