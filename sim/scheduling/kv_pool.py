@@ -24,7 +24,7 @@ class BlockPool:
         self.block_tokens = block_tokens
 
     def match(self, sequence: Sequence) -> tuple[int, int]:
-        """Return how many leading blocks of the sequence are cached, and how many of those lie idle (count as free)."""
+        """Return how many leading blocks of the sequence are computed, and how many are in use, so that they cost none."""
         return 0, 0
 
     def admit(self, sequence: Sequence, blocks: int, computed: int) -> None:

@@ -178,7 +178,7 @@ class Ledger:
             return False
         tokens = sequence.prompt + sequence.generated
         block_tokens = limits.block_tokens
-        hit, idle = pool.match(sequence)
+        hit, used = pool.match(sequence)
         cached = hit * block_tokens
         new = tokens - cached
         if chunk is not None and new > chunk:
@@ -187,7 +187,7 @@ class Ledger:
         blocks = -(-allocated // block_tokens)
         promise = -(-guaranteed_tokens // block_tokens) - blocks if guaranteed_tokens > allocated else 0
         room = max(blocks, -(-room_tokens // block_tokens)) if room_tokens else blocks
-        if room - hit + idle + promise + watermark_blocks > pool.free - self.guaranteed:
+        if room - used + promise + watermark_blocks > pool.free - self.guaranteed:
             self.refusal = Refusal.BLOCKS
             return False
         if not self._fits_budget(tokens, new):

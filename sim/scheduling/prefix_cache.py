@@ -90,13 +90,13 @@ class PrefixCache:
         self._matched: list[tuple[Extent, int]] = []
 
     def match(self, sequence: Sequence) -> tuple[int, int]:
-        """Return how many leading blocks of the sequence are cached, and how many of those lie idle (count as free).
+        """Return how many leading blocks of the sequence are cached, and how many of those are in use, so not free.
 
         At least one token is always left to compute, since its output is needed.
         """
         limit = (sequence.prompt + sequence.generated - 1) // self.block_tokens
         matched = self._matched = []
-        position = idle = 0
+        position = used = 0
         for run in sequence.path:
             if run.writers:
                 self._register_written(run)
@@ -104,14 +104,14 @@ class PrefixCache:
             while position < last:
                 extent, end = _earliest(run.extents, position, last)
                 if extent is None:
-                    return position, idle
-                if not extent.users:
-                    idle += end - position
+                    return position, used
+                if extent.users:
+                    used += end - position
                 matched.append((extent, end))
                 position = end
             if position == limit:
                 break
-        return position, idle
+        return position, used
 
     def admit(self, sequence: Sequence, blocks: int, computed: int) -> None:
         """Give a waiting sequence its first `blocks` blocks, cached ones first; call `match` just before.

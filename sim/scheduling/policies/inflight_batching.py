@@ -67,8 +67,8 @@ def _promised(ledger: Ledger) -> Iterator[Sequence]:
     yield from list(ledger.partial)
     available = ledger.pool.free - ledger.guaranteed
     for sequence in list(ledger.waiting):
-        hit, idle = ledger.pool.match(sequence)
-        available -= ledger.limits.blocks_for(sequence.prompt + sequence.longest_reply) - hit + idle
+        _, used = ledger.pool.match(sequence)
+        available -= ledger.limits.blocks_for(sequence.prompt + sequence.longest_reply) - used
         if available < 0:
             ledger.refusal = Refusal.BLOCKS
             return

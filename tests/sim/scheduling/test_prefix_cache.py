@@ -128,11 +128,11 @@ class TwoCaches(RuleBasedStateMachine):
         for writer in self.running:
             self.plain.register(writer.index, self.cohort.computed(writer))
         found = self.plain.match(sequence.index, sequence.tokens)
-        hit, idle = self.cache.match(sequence)
+        hit, used = self.cache.match(sequence)
         assert hit == len(found)
-        assert idle == sum(not self.plain.users[block] for block in found)
+        assert used == sum(self.plain.users[block] > 0 for block in found)
         blocks = -(-sequence.tokens // self.cache.block_tokens)
-        if blocks - hit + idle > self.cache.free:
+        if blocks - used > self.cache.free:
             return
         self.waiting.remove(sequence)
         self.plain.admit(sequence.index, sequence.tokens, found)
