@@ -19,6 +19,7 @@ from sim.engine.content import content_tree
 from sim.engine.engine import ARRIVAL, Engine, Moment
 from sim.engine.replay import content_paths
 from sim.scheduling.batch import Limits
+from sim.scheduling.caches import ledger_for
 from sim.scheduling.ledger import Ledger, Policy
 from sim.scheduling.policies.chunked_prefill import chunked_prefill
 from sim.scheduling.policies.decode_first import decode_first
@@ -134,7 +135,7 @@ def serve(recording: Recording, *, coast: bool = False) -> Run:
         observe=observe,
         coast=coast,
     )
-    for sequence in _sequences(recording, limits, subject):
+    for sequence in _sequences(recording, ledger.pool.content_tokens, subject):
         Moment(env, sequence.arrival, lambda _, s=sequence: engine.receive(s), ARRIVAL)  # type: ignore[misc]
     with suppress(StopIteration):
         env.run()
@@ -169,7 +170,7 @@ def _observe(run: Run, ledger: Ledger, now: int, names: list[str], subject: Subj
     )
 
 
-def _sequences(recording: Recording, limits: Limits, subject: Subject) -> list[Sequence]:
+def _sequences(recording: Recording, content_tokens: int, subject: Subject) -> list[Sequence]:
     config, requests = recording["config"], recording["requests"]
     prompts = [request["prompt_len"] for request in requests]
     most = [subject.longest_reply(config, prompt) for prompt in prompts]
@@ -187,7 +188,7 @@ def _sequences(recording: Recording, limits: Limits, subject: Subject) -> list[S
         max_tokens=np.array(outputs),
         segments=Segments.from_lists(rows),
     )
-    tree = content_tree(trace, limits.block_tokens)
+    tree = content_tree(trace, content_tokens)
     paths = content_paths(tree)
     return [
         Sequence(
@@ -301,7 +302,7 @@ SUBJECTS: dict[str, Subject] = {
     "vllm-v0-0.4.0": Subject(
         _vllm_0_limits,
         lambda config: prefill_first,
-        lambda limits, config: Ledger(limits),
+        lambda limits, config: ledger_for(limits, "vllm-0.4" if config["enable_prefix_caching"] else "none"),
         lambda config, prompt: config["max_model_len"] + 1 - prompt,
         prompts_first=True,
         unordered=True,

@@ -58,7 +58,8 @@ class Scenario:
     trace : what is asked.
     hardware, model : shipped names, paths of files, or the objects themselves.
     precision, tensor : number formats, and devices that share the model (TP).
-    policy, prefix_cache : how it is scheduled; see `POLICIES`.
+    policy : how it is scheduled; see `POLICIES`.
+    prefix_cache : whether there is one (that of vLLM V1), or which of `sim.scheduling.caches.CACHES`.
     utilisation : share of the visible memory that the server may use.
     block_tokens, sequences, tokens, context : see `Limits`; None is chosen from the model (`context`: the model's own,
         `tokens`: 8192 or the context, if that is longer, since whole prompts must fit one iteration).
@@ -71,7 +72,7 @@ class Scenario:
     precision: str = "w16a16"
     tensor: int = 2
     policy: str = "prefill_first"
-    prefix_cache: bool = False
+    prefix_cache: bool | str = False
     utilisation: float = 0.9
     block_tokens: int = 16
     sequences: int = 256
@@ -124,6 +125,8 @@ def simulate(scenario: Scenario, machine: Machine | None = None) -> Result:
     policy = POLICIES.get(scenario.policy)
     if policy is None:
         raise ValueError(f"policy is {scenario.policy!r}; allowed: {', '.join(POLICIES)}")
+    if scenario.prefix_cache == "vllm-0.4" and scenario.policy != "prefill_first":
+        raise ValueError(f"policy is {scenario.policy!r}; allowed with prefix_cache 'vllm-0.4': prefill_first")
     built = machine or scenario.machine
     outcome = replay(scenario.trace, built.limits, policy, built.clock, prefix_cache=scenario.prefix_cache)
     return Result(scenario.trace, built.limits, outcome)

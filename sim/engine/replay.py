@@ -15,7 +15,9 @@ from sim.engine.content import ContentTree, content_tree
 from sim.engine.engine import ARRIVAL, Engine, Moment
 from sim.engine.log import Iterations
 from sim.scheduling.batch import Limits
-from sim.scheduling.ledger import Ledger, Policy
+from sim.scheduling.caches import ledger_for
+from sim.scheduling.kv_pool import BlockPool
+from sim.scheduling.ledger import Policy
 from sim.scheduling.prefix_cache import Run
 from sim.scheduling.sequence import Sequence
 from workloads.trace import Trace
@@ -55,10 +57,16 @@ def replay(
     policy: Policy,
     clock: IterationClock,
     *,
-    prefix_cache: bool = False,
+    prefix_cache: bool | str = False,
     coast: bool = True,
 ) -> Replay:
-    """Serve a trace on one replica until everybody has left or nothing can go on; `coast=False` steps one by one."""
+    """Serve a trace on one replica until everybody has left or nothing can go on.
+
+    Parameters
+    ----------
+    prefix_cache : whether there is one, or which of `sim.scheduling.caches.CACHES`.
+    coast : False to step iteration by iteration.
+    """
     server = _Replica(trace, limits, policy, clock, prefix_cache=prefix_cache, coast=coast)
     server.env.run()
     return server.outcome()
@@ -74,14 +82,14 @@ class _Replica:
         policy: Policy,
         clock: IterationClock,
         *,
-        prefix_cache: bool,
+        prefix_cache: bool | str,
         coast: bool,
     ) -> None:
         n = len(trace)
         self.trace = trace
         self.limits = limits
         self.env = Environment(initial_time=0)
-        self.ledger = Ledger(limits, prefix_cache=prefix_cache)
+        self.ledger = ledger_for(limits, prefix_cache)
         self.engine = Engine(
             self.env, self.ledger, policy, clock, started=self._started, ended=self._ended, coast=coast
         )
@@ -93,8 +101,8 @@ class _Replica:
         self.state = array("b", bytes(n))
         self._paths: list[tuple[Run, ...]] = []
         self._deepest: npt.NDArray[np.int64] | None = None
-        if prefix_cache and trace.segments is not None:
-            tree = content_tree(trace, limits.block_tokens)
+        if trace.segments is not None and not isinstance(self.ledger.pool, BlockPool):
+            tree = content_tree(trace, self.ledger.pool.content_tokens)
             self._paths, self._deepest = content_paths(tree), tree.deepest
         self._followers: dict[int, list[int]] = {}
         if trace.previous is not None:

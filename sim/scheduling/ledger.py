@@ -9,7 +9,7 @@ from typing import Protocol
 
 from sim.scheduling.batch import Limits, Refusal
 from sim.scheduling.cohort import Cohort
-from sim.scheduling.kv_pool import BlockPool
+from sim.scheduling.kv_pool import BlockPool, Pool
 from sim.scheduling.prefix_cache import PrefixCache
 from sim.scheduling.sequence import Sequence
 
@@ -87,7 +87,7 @@ class Ledger:
         """
         self.limits = limits
         self.cohort = Cohort(limits.block_tokens)
-        self.pool: BlockPool | PrefixCache = (
+        self.pool: Pool = (
             PrefixCache(limits.blocks, limits.block_tokens, self.cohort, unhashed_first=unhashed_blocks_first)
             if prefix_cache
             else BlockPool(limits.blocks, limits.block_tokens)

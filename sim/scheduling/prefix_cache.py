@@ -68,6 +68,7 @@ class PrefixCache:
         "_unhashed",
         "_unhashed_first",
         "block_tokens",
+        "content_tokens",
         "evicted",
         "free",
         "total",
@@ -81,7 +82,7 @@ class PrefixCache:
         """
         self.total = blocks
         self.free = blocks
-        self.block_tokens = block_tokens
+        self.block_tokens = self.content_tokens = block_tokens
         self.evicted = 0
         self._unhashed = blocks
         self._unhashed_first = unhashed_first
