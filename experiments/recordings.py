@@ -188,7 +188,7 @@ def _sequences(recording: Recording, content_tokens: int, subject: Subject) -> l
         max_tokens=np.array(outputs),
         segments=Segments.from_lists(rows),
     )
-    tree = content_tree(trace, content_tokens)
+    tree = content_tree(trace, content_tokens or 1)
     paths = content_paths(tree)
     return [
         Sequence(
@@ -198,6 +198,7 @@ def _sequences(recording: Recording, content_tokens: int, subject: Subject) -> l
             outputs[index],
             request["output_len"],
             paths[tree.deepest[index]] if tree.deepest[index] >= 0 else (),
+            request.get("prefix_pos", 0),
         )
         for index, request in enumerate(requests)
     ]
@@ -294,7 +295,7 @@ SUBJECTS: dict[str, Subject] = {
     "vllm-v0-0.3.3": Subject(
         _vllm_0_limits,
         lambda config: prefill_first,
-        lambda limits, config: Ledger(limits),
+        lambda limits, config: ledger_for(limits, "vllm-0.3"),
         lambda config, prompt: config["max_model_len"] + 1 - prompt,
         prompts_first=True,
         unordered=True,

@@ -16,11 +16,11 @@ from sim.engine.engine import ARRIVAL, Engine, Moment
 from sim.engine.log import Iterations
 from sim.scheduling.batch import Limits
 from sim.scheduling.caches import ledger_for
-from sim.scheduling.kv_pool import BlockPool
 from sim.scheduling.ledger import Policy
+from sim.scheduling.pinned_prefixes import PinnedPrefixes
 from sim.scheduling.prefix_cache import Run
 from sim.scheduling.sequence import Sequence
-from workloads.trace import Trace
+from workloads.trace import Segments, Trace
 
 UNFINISHED, FINISHED, REJECTED, IGNORED = range(4)
 OUTCOMES = ("unfinished", "finished", "rejected", "ignored")
@@ -64,7 +64,8 @@ def replay(
 
     Parameters
     ----------
-    prefix_cache : whether there is one, or which of `sim.scheduling.caches.CACHES`.
+    prefix_cache : whether there is one, or which of `sim.scheduling.caches.CACHES`. Where clients declare what they
+        share, it is the first segment of the prompt.
     coast : False to step iteration by iteration.
     """
     server = _Replica(trace, limits, policy, clock, prefix_cache=prefix_cache, coast=coast)
@@ -101,9 +102,13 @@ class _Replica:
         self.state = array("b", bytes(n))
         self._paths: list[tuple[Run, ...]] = []
         self._deepest: npt.NDArray[np.int64] | None = None
-        if trace.segments is not None and not isinstance(self.ledger.pool, BlockPool):
-            tree = content_tree(trace, self.ledger.pool.content_tokens)
+        self._declared: list[int] = []
+        pool = self.ledger.pool
+        if trace.segments is not None and pool.content_tokens:
+            tree = content_tree(trace, pool.content_tokens)
             self._paths, self._deepest = content_paths(tree), tree.deepest
+            if isinstance(pool, PinnedPrefixes):
+                self._declared = first_segments(trace.segments)
         self._followers: dict[int, list[int]] = {}
         if trace.previous is not None:
             for request in np.flatnonzero(trace.previous >= 0).tolist():
@@ -145,6 +150,8 @@ class _Replica:
         limits = self.limits
         longest = max(output, min(longest, limits.context - prompt))
         sequence = Sequence(index, arrival, prompt, output, longest, self._paths[run] if run >= 0 else ())
+        if self._declared:
+            sequence.prefix = self._declared[index]
         held = limits.blocks_for(prompt + output - 1)
         if prompt + output > limits.context or prompt > limits.tokens or held + limits.watermark_blocks > limits.blocks:
             self._leave(sequence, arrival, REJECTED)
@@ -205,3 +212,11 @@ def content_paths(tree: ContentTree) -> list[tuple[Run, ...]]:
         before = paths[parent] if parent >= 0 else ()
         paths.append((*before, Run(first, last)))
     return paths
+
+
+def first_segments(segments: Segments) -> list[int]:
+    """Return for each request the tokens of its first segment, 0 if it has none."""
+    first, after = segments.offsets[:-1], segments.offsets[1:]
+    lengths = np.zeros(len(first), dtype=np.int64)
+    lengths[after > first] = segments.length[first[after > first]]
+    return [int(length) for length in lengths]

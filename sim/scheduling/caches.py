@@ -8,13 +8,15 @@ from functools import partial
 from sim.scheduling.batch import Limits
 from sim.scheduling.copying_ledger import CopyingLedger
 from sim.scheduling.ledger import Ledger
+from sim.scheduling.pinned_prefixes import PinningLedger
 
 CACHES: dict[str, Callable[[Limits], Ledger]] = {
     "none": Ledger,
     "vllm-1": partial(Ledger, prefix_cache=True),
     "vllm-0.4": CopyingLedger,
+    "vllm-0.3": PinningLedger,
 }
-"""`vllm-0.4` goes with the policy `prefill_first` only."""
+"""`vllm-0.4` goes with the policy `prefill_first` only; `vllm-0.3` caches what clients declare (`Sequence.prefix`)."""
 
 
 def ledger_for(limits: Limits, prefix_cache: bool | str) -> Ledger:

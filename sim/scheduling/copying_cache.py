@@ -18,11 +18,8 @@ from heapq import heappop, heappush, heapreplace
 from itertools import islice
 
 from sim.scheduling.cohort import Cohort
-from sim.scheduling.prefix_cache import Run
+from sim.scheduling.prefix_cache import Key, Run, key_of
 from sim.scheduling.sequence import Sequence
-
-Key = tuple[Run, int]
-"""What a block holds: the run of its last token, and the tokens up to there."""
 
 Stamp = tuple[int, int]
 """When a block was used last: decode iterations up to then, and 0, or the number of a later prompt batch."""
@@ -219,7 +216,7 @@ class CopyingCache:
             if sequence.is_decoding:
                 computed = sequence.offset + self._cohort.iteration
                 end = (computed // size + 1) * size
-                if end - 1 - computed < most and _key(sequence, end) in self._known:
+                if end - 1 - computed < most and key_of(sequence, end) in self._known:
                     most = end - 1 - computed
         return most
 
@@ -230,7 +227,7 @@ class CopyingCache:
         position, rest = divmod(computed, self.block_tokens)
         own = table.blocks[position] if position < len(table.blocks) else None
         is_full = rest == self.block_tokens - 1
-        key = _key(sequence, computed + 1) if is_full else None
+        key = key_of(sequence, computed + 1) if is_full else None
         exists = key in self._known
         if rest and not exists and (own is None or own.users == 1):
             return  # there is room, and nobody else there
@@ -314,7 +311,7 @@ class CopyingCache:
             # The key of a prompt's last block is given up when the block is full.
             tail = blocks.pop()
             del self._known[tail.key]
-        while len(blocks) < full and (key := _key(sequence, (len(blocks) + 1) * size)) is not None:
+        while len(blocks) < full and (key := key_of(sequence, (len(blocks) + 1) * size)) is not None:
             block = Block(key, len(blocks))
             self._known[key] = block
             blocks.append(block)
@@ -323,7 +320,7 @@ class CopyingCache:
             if block.is_computed:
                 break
             block.is_computed = True
-        if _key(sequence, (len(blocks) + 1) * size) is not None:
+        if key_of(sequence, (len(blocks) + 1) * size) is not None:
             return False
         return not blocks or blocks[-1].is_computed
 
@@ -362,11 +359,3 @@ class CopyingCache:
         else:
             heappop(chosen.group.heap)
         self.evicted += 1
-
-
-def _key(sequence: Sequence, tokens: int) -> Key | None:
-    """Return the key of a block that ends with this many tokens of a sequence, None if nobody else can have it."""
-    for run in sequence.path:
-        if tokens <= run.last:
-            return run, tokens
-    return None

@@ -14,7 +14,7 @@ class Pool(Protocol):
     ----------
     total, free : blocks.
     block_tokens : tokens in a block.
-    content_tokens : tokens in the pieces of shared content that it tells apart (see `Sequence.path`).
+    content_tokens : tokens in the pieces of shared content that it tells apart (see `Sequence.path`), 0 if it does not look.
     """
 
     total: int
@@ -58,7 +58,8 @@ class BlockPool:
         """Start with `blocks` free blocks of `block_tokens` tokens."""
         self.total = blocks
         self.free = blocks
-        self.block_tokens = self.content_tokens = block_tokens
+        self.block_tokens = block_tokens
+        self.content_tokens = 0
 
     def match(self, sequence: Sequence) -> tuple[int, int]:
         """Return how many leading blocks are computed, and how many are in use: none."""

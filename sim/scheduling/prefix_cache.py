@@ -35,6 +35,18 @@ class Run:
         self.writers: list[Sequence] = []
 
 
+Key = tuple[Run, int]
+"""What tokens up to some place say: the run of the last one, and how many there are."""
+
+
+def key_of(sequence: Sequence, tokens: int) -> Key | None:
+    """Return the key of the first so many tokens of a sequence, None if nobody else can have it."""
+    for run in sequence.path:
+        if tokens <= run.last:
+            return run, tokens
+    return None
+
+
 class Extent:
     """Cached blocks `start` to `end` (exclusive) of a run, used by `users` sequences; idle if there are none.
 

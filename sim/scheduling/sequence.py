@@ -27,7 +27,8 @@ class Sequence:
     completion : cohort iteration after which the last token is out.
     guaranteed_blocks : KV blocks promised at admission, 0 without a promise.
     cached_tokens : prompt tokens found in the prefix cache at first admission.
-    path : runs of content shared with other requests, root first.
+    path : runs of content shared with other requests, root first, in blocks or tokens as the pool wants them.
+    prefix : leading tokens of the prompt that the client declares to be shared.
     held : pieces of cached content in use, as (first extent, last block) pairs.
     registered : blocks of the path that other requests can find.
     """
@@ -49,6 +50,7 @@ class Sequence:
         "offset",
         "path",
         "preemptions",
+        "prefix",
         "prompt",
         "registered",
         "serial",
@@ -63,6 +65,7 @@ class Sequence:
         target: int,
         longest_reply: int,
         path: tuple[Run, ...] = (),
+        prefix: int = 0,
     ) -> None:
         """Describe a request that has just arrived."""
         self.index = index
@@ -71,6 +74,7 @@ class Sequence:
         self.target = target
         self.longest_reply = longest_reply
         self.path = path
+        self.prefix = prefix
         self.generated = 0
         self.computed = 0
         self.allocated = 0
