@@ -12,41 +12,15 @@ Source: vllm/core/block_manager_v1.py and evictor.py of vLLM 0.4.0.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from heapq import heappop, heappush, heapreplace
 from itertools import islice
 
 from sim.scheduling.cohort import Cohort
+from sim.scheduling.idle_blocks import Block, IdleBlocks, Stamp
 from sim.scheduling.prefix_cache import Key, Run, key_of
 from sim.scheduling.sequence import Sequence
 
-Stamp = tuple[int, int]
-"""When a block was used last: decode iterations up to then, and 0, or the number of a later prompt batch."""
-
 _FOREVER = 1 << 62
-
-
-class Block:
-    """A block that several sequences may find, at `position` in all of them, used by `users`.
-
-    Attributes
-    ----------
-    stamp : last use by those who have given it back.
-    is_computed : whether a prompt may skip it.
-    idle : its place among the idle blocks, None while it is in use.
-    """
-
-    __slots__ = ("idle", "is_computed", "key", "position", "stamp", "users")
-
-    def __init__(self, key: Key, position: int) -> None:
-        """Describe a block that has just been taken."""
-        self.key = key
-        self.position = position
-        self.users = 1
-        self.stamp: Stamp = (-1, 0)
-        self.is_computed = False
-        self.idle: Idle | None = None
 
 
 class Table:
@@ -58,42 +32,6 @@ class Table:
         """Start without blocks."""
         self.admitted = admitted
         self.blocks: list[Block] = []
-
-
-class Idle:
-    """An idle block, or a stretch of them that nobody can find; what comes last in a text is evicted first."""
-
-    __slots__ = ("block", "end", "group", "order", "start")
-
-    def __init__(self, block: Block | None, start: int, end: int, order: tuple[int, str], group: Group) -> None:
-        """Describe blocks `start` to `end` (exclusive) of a text."""
-        self.block = block
-        self.start = start
-        self.end = end
-        self.order = order
-        self.group = group
-
-    def __lt__(self, other: Idle) -> bool:
-        """Whether this is evicted before another one that was used last at the same time."""
-        return (-self.end, self.order) < (-other.end, other.order)
-
-
-class Group:
-    """Blocks that became idle one after another and were used last at the same time."""
-
-    __slots__ = ("heap", "stamp")
-
-    def __init__(self, stamp: Stamp) -> None:
-        """Start empty."""
-        self.stamp = stamp
-        self.heap: list[Idle] = []
-
-    def first(self) -> Idle | None:
-        """Return what would be evicted first, dropping what has been found again."""
-        heap = self.heap
-        while heap and heap[0].block is not None and heap[0].block.idle is not heap[0]:
-            heappop(heap)
-        return heap[0] if heap else None
 
 
 class CopyingCache:
@@ -111,8 +49,8 @@ class CopyingCache:
 
     __slots__ = (
         "_cohort",
-        "_groups",
         "_has_shared_tails",
+        "_idle",
         "_known",
         "_open",
         "_releases",
@@ -139,7 +77,7 @@ class CopyingCache:
         self._known: dict[Key, Block] = {}
         self._tables: dict[Sequence, Table] = {}
         self._open: dict[Sequence, Table] = {}
-        self._groups: deque[Group] = deque()
+        self._idle = IdleBlocks()
         self._has_shared_tails = False
         self._releases = 0
 
@@ -175,7 +113,10 @@ class CopyingCache:
         fresh = min(blocks, self._unused)
         self._unused -= fresh
         for _ in range(blocks - fresh):
-            self._evict()
+            block = self._idle.evict()
+            if block is not None:
+                del self._known[block.key]
+        self.evicted += blocks - fresh
 
     def release(self, sequence: Sequence, *, keep: bool) -> None:
         """Take back the blocks of a sequence; they stay findable while they are idle."""
@@ -193,7 +134,8 @@ class CopyingCache:
         order = (self._releases, "") if keep else (0, str(sequence.index))
         start, end = len(table.blocks), -(-max(sequence.computed, sequence.allocated) // self.block_tokens)
         if end > start:
-            self._set_idle(None, start, end, stamp, order)
+            self._idle.add_stretch(start, end, stamp, order)
+            self.free += end - start
         for block in table.blocks:
             self._leave(block, stamp, order)
 
@@ -281,7 +223,8 @@ class CopyingCache:
         stamp = self._last_use(table)
         self._releases += 1
         if own is None:
-            self._set_idle(None, position, position + 1, stamp, (self._releases, ""))
+            self._idle.add_stretch(position, position + 1, stamp, (self._releases, ""))
+            self.free += 1
         else:
             table.blocks.pop()
             self._leave(own, stamp, (self._releases, ""))
@@ -290,7 +233,8 @@ class CopyingCache:
         block.users -= 1
         block.stamp = max(block.stamp, stamp)
         if not block.users:
-            self._set_idle(block, block.position, block.position + 1, block.stamp, order)
+            self._idle.add(block, order)
+            self.free += 1
 
     # Lazy bookkeeping.
 
@@ -323,39 +267,3 @@ class CopyingCache:
         if key_of(sequence, (len(blocks) + 1) * size) is not None:
             return False
         return not blocks or blocks[-1].is_computed
-
-    # Idle blocks.
-
-    def _set_idle(self, block: Block | None, start: int, end: int, stamp: Stamp, order: tuple[int, str]) -> None:
-        if not self._groups or self._groups[-1].stamp != stamp:
-            self._groups.append(Group(stamp))
-        group = self._groups[-1]
-        idle = Idle(block, start, end, order, group)
-        if block is not None:
-            block.idle = idle
-        heappush(group.heap, idle)
-        self.free += end - start
-
-    def _evict(self) -> None:
-        """Give up one idle block.
-
-        The search starts with what became idle first and goes on to a block further back in its text, until it meets
-        one that was used later than the best so far.
-        """
-        groups = self._groups
-        while (chosen := groups[0].first()) is None:
-            groups.popleft()
-        for group in islice(groups, 1, None):
-            if group.stamp > chosen.group.stamp:
-                break
-            other = group.first()
-            if other is not None and other.end > chosen.end:
-                chosen = other
-        if chosen.block is not None:
-            del self._known[chosen.block.key]
-        chosen.end -= 1
-        if chosen.end > chosen.start:
-            heapreplace(chosen.group.heap, chosen)
-        else:
-            heappop(chosen.group.heap)
-        self.evicted += 1

@@ -14,7 +14,7 @@ class Pool(Protocol):
     ----------
     total, free : blocks.
     block_tokens : tokens in a block.
-    content_tokens : tokens in the pieces of shared content that it tells apart (see `Sequence.path`), 0 if it does not look.
+    content_tokens : tokens in the pieces of shared content that it tells apart (see `Sequence.path`), 0 if none.
     """
 
     total: int
