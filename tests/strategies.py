@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import numpy as np
 from hypothesis import strategies as st
 
 from sim.engine.clock import TICKS_PER_SECOND, IterationClock
+from sim.scenario import POLICIES
 from sim.scheduling.batch import Limits
+from sim.scheduling.caches import CACHES
+from sim.scheduling.ledger import Policy
 from workloads.trace import Segments, Trace
 
 
@@ -22,6 +27,18 @@ def limits(draw: st.DrawFn) -> Limits:
         context=draw(st.sampled_from([96, 512])),
         watermark_blocks=draw(st.sampled_from([0, 0, 1])),
         paddings=draw(st.sampled_from([None, None, 8, 64])),
+    )
+
+
+def arrangements(*caches: str) -> st.SearchStrategy[tuple[Policy, str]]:
+    """Policies with the prefix caches that go with them, all of them or some."""
+    return st.sampled_from(
+        [
+            (policy, cache)
+            for cache in caches or CACHES
+            for name, policy in POLICIES.items()
+            if cache != "vllm-0.4" or name == "prefill_first"
+        ]
     )
 
 
@@ -85,3 +102,14 @@ def traces(draw: st.DrawFn, *, most: int = 24) -> Trace:
         previous=previous,
         think_seconds=rng.integers(0, 3, n) * 1000 / TICKS_PER_SECOND,
     )
+
+
+def symbols(trace: Trace) -> list[list[Hashable]]:
+    """Spell out every token that a request may write."""
+    assert trace.segments is not None
+    spelled = []
+    for request in range(len(trace)):
+        prompt = [(key, start + k) for key, start, n in trace.segments.row(request) for k in range(n)]
+        own = range(len(prompt), int(trace.prompt_tokens[request] + trace.output_tokens[request]))
+        spelled.append([*prompt, *((-1 - request, p) for p in own)])
+    return spelled

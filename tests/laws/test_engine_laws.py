@@ -17,13 +17,13 @@ from sim.scenario import POLICIES
 from sim.scheduling.batch import Limits
 from sim.scheduling.ledger import Ledger
 from sim.scheduling.sequence import Sequence
-from tests.strategies import clocks, limits, traces
+from tests.strategies import arrangements, clocks, limits, traces
 from workloads.trace import Trace
 
 COLUMNS = ("arrival", "first_token", "finish", "cached_tokens", "preemptions", "outcome")
 
 policies = st.sampled_from(list(POLICIES.values()))
-machines = {"trace": traces(), "bounds": limits(), "policy": policies, "clock": clocks(), "cache": st.booleans()}
+machines = {"trace": traces(), "bounds": limits(), "arrangement": arrangements(), "clock": clocks()}
 
 
 def sorted_gaps(outcome: Replay) -> np.ndarray:
@@ -32,7 +32,8 @@ def sorted_gaps(outcome: Replay) -> np.ndarray:
 
 
 @given(**machines)
-def test_coasting_changes_nothing(trace, bounds, policy, clock, cache):
+def test_coasting_changes_nothing(trace, bounds, arrangement, clock):
+    policy, cache = arrangement
     coasted = replay(trace, bounds, policy, clock, prefix_cache=cache)
     stepped = replay(trace, bounds, policy, clock, prefix_cache=cache, coast=False)
     for column in COLUMNS:
@@ -44,9 +45,11 @@ def test_coasting_changes_nothing(trace, bounds, policy, clock, cache):
 
 
 @given(**machines)
-def test_everybody_leaves_once_and_in_order(trace, bounds, policy, clock, cache):
+def test_everybody_leaves_once_and_in_order(trace, bounds, arrangement, clock):
+    policy, cache = arrangement
     outcome = replay(trace, bounds, policy, clock, prefix_cache=cache)
-    assert not (outcome.outcome == UNFINISHED).any()
+    # Exception: pinned prefixes may fill the pool, and then the head of the queue waits for ever.
+    assert cache == "vllm-0.3" or not (outcome.outcome == UNFINISHED).any()
     served = outcome.outcome == FINISHED
     assert (outcome.first_token[served] > outcome.arrival[served]).all()
     several = served & (trace.output_tokens > 1)
@@ -58,9 +61,10 @@ def test_everybody_leaves_once_and_in_order(trace, bounds, policy, clock, cache)
 
 
 @given(**machines)
-def test_tokens_are_conserved(trace, bounds, policy, clock, cache):
+def test_tokens_are_conserved(trace, bounds, arrangement, clock):
+    policy, cache = arrangement
     outcome = replay(trace, bounds, policy, clock, prefix_cache=cache)
-    if (outcome.outcome == IGNORED).any():
+    if np.isin(outcome.outcome, (IGNORED, UNFINISHED)).any():
         return  # a reply that was given up has emitted an unknown part of its tokens
     served = outcome.outcome == FINISHED
     log = outcome.iterations
@@ -73,7 +77,8 @@ def test_tokens_are_conserved(trace, bounds, policy, clock, cache):
 
 
 @given(**machines)
-def test_littles_law_holds_exactly(trace, bounds, policy, clock, cache):
+def test_littles_law_holds_exactly(trace, bounds, arrangement, clock):
+    policy, cache = arrangement
     outcome = replay(trace, bounds, policy, clock, prefix_cache=cache)
     served = outcome.outcome == FINISHED
     arrival, finish = outcome.arrival[served], outcome.finish[served]
@@ -85,7 +90,8 @@ def test_littles_law_holds_exactly(trace, bounds, policy, clock, cache):
 
 
 @given(**machines)
-def test_iterations_do_not_overlap_and_idle_means_nothing_waits(trace, bounds, policy, clock, cache):
+def test_iterations_do_not_overlap_and_idle_means_nothing_waits(trace, bounds, arrangement, clock):
+    policy, cache = arrangement
     outcome = replay(trace, bounds, policy, clock, prefix_cache=cache)
     log = outcome.iterations
     assert (log.start[1:] >= log.end[:-1]).all()
@@ -97,7 +103,8 @@ def test_iterations_do_not_overlap_and_idle_means_nothing_waits(trace, bounds, p
 
 
 @given(**machines)
-def test_first_come_first_served_lets_nobody_overtake(trace, bounds, policy, clock, cache):
+def test_first_come_first_served_lets_nobody_overtake(trace, bounds, arrangement, clock):
+    policy, cache = arrangement
     outcome = replay(trace, bounds, policy, clock, prefix_cache=cache)
     served = np.flatnonzero(outcome.outcome == FINISHED)
     order = served[np.lexsort((served, outcome.arrival[served]))]
@@ -105,7 +112,8 @@ def test_first_come_first_served_lets_nobody_overtake(trace, bounds, policy, clo
 
 
 @given(**machines)
-def test_doubling_all_ticks_doubles_all_results(trace, bounds, policy, clock, cache):
+def test_doubling_all_ticks_doubles_all_results(trace, bounds, arrangement, clock):
+    policy, cache = arrangement
     once = replay(trace, bounds, policy, clock, prefix_cache=cache)
     slower = IterationClock(
         base=2 * clock.base,
@@ -123,9 +131,10 @@ def test_doubling_all_ticks_doubles_all_results(trace, bounds, policy, clock, ca
     np.testing.assert_array_equal(twice.first_token[served], 2 * once.first_token[served])
 
 
-@given(**machines)
-def test_caching_never_computes_more_prompt_tokens_unless_somebody_is_preempted(trace, bounds, policy, clock, cache):
-    with_cache = replay(trace, bounds, policy, clock, prefix_cache=True)
+@given(**machines | {"arrangement": arrangements("vllm-1", "vllm-0.4")})
+def test_caching_never_computes_more_prompt_tokens_unless_somebody_is_preempted(trace, bounds, arrangement, clock):
+    policy, cache = arrangement
+    with_cache = replay(trace, bounds, policy, clock, prefix_cache=cache)
     without = replay(trace, bounds, policy, clock, prefix_cache=False)
     if with_cache.preemptions.any() or without.preemptions.any():
         return
@@ -136,10 +145,13 @@ def test_caching_never_computes_more_prompt_tokens_unless_somebody_is_preempted(
     assert (with_cache.cached_tokens < trace.prompt_tokens).all(), "at least one token is always computed"
 
 
-@given(trace=traces(), bounds=limits(), policy=policies, clock=clocks())
-def test_a_cache_without_anything_shared_changes_nothing_unless_somebody_is_preempted(trace, bounds, policy, clock):
+@given(**machines)
+def test_a_cache_without_anything_shared_changes_nothing_unless_somebody_is_preempted(
+    trace, bounds, arrangement, clock
+):
+    policy, cache = arrangement
     private = replace(trace, segments=None)
-    with_cache = replay(private, bounds, policy, clock, prefix_cache=True)
+    with_cache = replay(private, bounds, policy, clock, prefix_cache=cache)
     without = replay(private, bounds, policy, clock)
     if without.preemptions.any():
         return

@@ -16,7 +16,7 @@ from sim.engine.replay import content_paths
 from sim.scheduling.cohort import Cohort
 from sim.scheduling.prefix_cache import PrefixCache
 from sim.scheduling.sequence import Sequence
-from tests.strategies import traces
+from tests.strategies import symbols, traces
 from workloads.trace import Segments, Trace
 
 
@@ -89,17 +89,6 @@ class BlockByBlock:
                     self.idle[block] = None
                 else:
                     self.unhashed += 1
-
-
-def symbols(trace: Trace) -> list[list[Hashable]]:
-    """Spell out every token that a request may write."""
-    assert trace.segments is not None
-    spelled = []
-    for request in range(len(trace)):
-        prompt = [(key, start + k) for key, start, n in trace.segments.row(request) for k in range(n)]
-        own = range(len(prompt), int(trace.prompt_tokens[request] + trace.output_tokens[request]))
-        spelled.append([*prompt, *((-1 - request, p) for p in own)])
-    return spelled
 
 
 class TwoCaches(RuleBasedStateMachine):
