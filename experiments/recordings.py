@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from sim.engine.content import content_tree
 from sim.engine.engine import ARRIVAL, Engine, Moment
 from sim.engine.replay import content_paths
 from sim.scheduling.batch import Limits
-from sim.scheduling.caches import ledger_for
+from sim.scheduling.copying_ledger import CopyingLedger
 from sim.scheduling.ledger import Ledger, Policy
 from sim.scheduling.policies.chunked_prefill import chunked_prefill
 from sim.scheduling.policies.decode_first import decode_first
@@ -29,6 +30,7 @@ from sim.scheduling.policies.max_utilization import max_utilization
 from sim.scheduling.policies.orca import orca, static_batching
 from sim.scheduling.policies.prefill_first import prefill_first
 from sim.scheduling.sequence import Sequence
+from sim.scheduling.swapping_ledger import SwappingLedger
 from workloads.trace import Segments, Trace
 
 Recording = dict[str, Any]
@@ -43,8 +45,8 @@ class Subject:
     limits, policy : made from a recording's `config`.
     ledger : made from the limits and the `config`.
     longest_reply : tokens that may be generated for a prompt of so many tokens before the model's length stops it.
-    prompts_first, decodes_first : whether an iteration lists prompts before decoding sequences, or behind them (else
-        all in order of admission).
+    prompts_first : what sorts the decoding sequences where an iteration lists them behind the prompts.
+    decodes_first : whether it lists them before the prompts (else all in order of admission).
     unordered : whether the order within an iteration means nothing (the real one sorts by name).
     """
 
@@ -52,7 +54,7 @@ class Subject:
     policy: Callable[[Recording], Policy]
     ledger: Callable[[Limits, Recording], Ledger]
     longest_reply: Callable[[Recording, int], int]
-    prompts_first: bool = False
+    prompts_first: Callable[[Sequence], Any] | None = None
     decodes_first: bool = False
     unordered: bool = False
 
@@ -148,11 +150,13 @@ def serve(recording: Recording, *, coast: bool = False) -> Run:
 def _observe(run: Run, ledger: Ledger, now: int, names: list[str], subject: Subject) -> None:
     prompts = [(s, chunk, s.computed) for s, chunk in ledger.chunks]
     sitting = set(ledger.held)
-    decodes = [(s, 1, ledger.cohort.computed(s) - 1) for s in ledger.cohort.members() if s not in sitting]
+    members = [s for s in ledger.cohort.members() if s.best_of and s not in sitting]
+    decodes = [(s, s.best_of, ledger.cohort.computed(s) - 1) for s in members]
     if not ledger.decodes:
         decodes = []
-    if subject.prompts_first:
-        planned = [*prompts, *sorted(decodes, key=lambda entry: (entry[0].arrival, entry[0].index))]
+    order = subject.prompts_first
+    if order is not None:
+        planned = [*prompts, *sorted(decodes, key=lambda entry: order(entry[0]))]
     elif subject.decodes_first:
         planned = [*decodes, *prompts]
     else:
@@ -199,6 +203,7 @@ def _sequences(recording: Recording, content_tokens: int, subject: Subject) -> l
             request["output_len"],
             paths[tree.deepest[index]] if tree.deepest[index] >= 0 else (),
             request.get("prefix_pos", 0),
+            request.get("best_of", 1),
         )
         for index, request in enumerate(requests)
     ]
@@ -282,30 +287,37 @@ def _cached(limits: Limits, config: Recording, **options: Any) -> Ledger:
     return Ledger(limits, prefix_cache=config["enable_prefix_caching"], **options)
 
 
+def _swapping(limits: Limits, config: Recording) -> Ledger:
+    return SwappingLedger(limits, config["num_cpu_blocks"])
+
+
 _SARATHI: dict[str, Policy] = {"sarathi": decode_first, "orca": orca, "faster_transformer": static_batching}
+
+_BY_ENTRY = attrgetter("arrival", "serial")
+_BY_REQUEST = attrgetter("arrival", "index")
 
 SUBJECTS: dict[str, Subject] = {
     "vllm-v0-0.2.7": Subject(
         _vllm_0_limits,
         lambda config: prefill_first,
-        lambda limits, config: Ledger(limits),
+        _swapping,
         lambda config, prompt: config["max_model_len"] + 1 - prompt,
-        prompts_first=True,
+        prompts_first=_BY_ENTRY,
     ),
     "vllm-v0-0.3.3": Subject(
         _vllm_0_limits,
         lambda config: prefill_first,
-        lambda limits, config: ledger_for(limits, "vllm-0.3"),
+        _swapping,
         lambda config, prompt: config["max_model_len"] + 1 - prompt,
-        prompts_first=True,
+        prompts_first=_BY_ENTRY,
         unordered=True,
     ),
     "vllm-v0-0.4.0": Subject(
         _vllm_0_limits,
         lambda config: prefill_first,
-        lambda limits, config: ledger_for(limits, "vllm-0.4" if config["enable_prefix_caching"] else "none"),
+        lambda limits, config: CopyingLedger(limits) if config["enable_prefix_caching"] else _swapping(limits, config),
         lambda config, prompt: config["max_model_len"] + 1 - prompt,
-        prompts_first=True,
+        prompts_first=_BY_ENTRY,
         unordered=True,
     ),
     "vllm-v1-0.33.0": Subject(
@@ -332,13 +344,13 @@ SUBJECTS: dict[str, Subject] = {
         lambda config: _SARATHI[config["algorithm"]],
         lambda limits, config: Ledger(limits),
         lambda config, prompt: config["max_model_len"] + 1 - prompt,
-        prompts_first=True,
+        prompts_first=_BY_REQUEST,
     ),
     "trtllm-py": Subject(
         _trtllm_limits,
         _trtllm_policy,
         lambda limits, config: Ledger(limits),
         lambda config, prompt: config["max_seq_len"] - prompt,
-        prompts_first=True,
+        prompts_first=_BY_REQUEST,
     ),
 }

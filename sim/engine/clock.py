@@ -56,6 +56,8 @@ class IterationClock:
     tokens_ticks, samples_ticks : [ticks] by number of tokens and of samples, from 0.
     decode_ticks, context_ticks : [ticks] per decoding iteration, and per key that it reads.
     prompt_ticks : (pairs, cached context tokens, new tokens of the prompts) -> [ticks]
+    host_block_ticks : [ticks] per KV block moved from or to the memory of the host; only requests with several replies
+        are swapped.
     """
 
     base: int
@@ -64,6 +66,7 @@ class IterationClock:
     decode_ticks: int
     context_ticks: int
     prompt_ticks: Callable[[int, int, int], int]
+    host_block_ticks: int = 0
 
     def iteration(self, samples: int, new_tokens: int, pairs: int, cached: int, decodes: int, context: int) -> int:
         """Return the ticks of an iteration of chunks of prompts (or none) and `decodes` decoding sequences (or none).

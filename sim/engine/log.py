@@ -37,7 +37,7 @@ class Log:
     `Refusal`).
     """
 
-    __slots__ = ("gaps", "long", "short")
+    __slots__ = ("gaps", "long", "moves", "short")
 
     def __init__(self) -> None:
         """Start empty."""
@@ -45,14 +45,16 @@ class Log:
         self.short = array("i")
         self.gaps = array("q")
         """Inter-token gaps [ticks] that the rows do not show: from preemption to the next token of that request."""
+        self.moves = array("q")
+        """Row and number of KV blocks, in turn, where blocks were moved from or to the memory of the host."""
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.short) // len(SHORT)
 
-    def forget_joined(self, row: int) -> None:
-        """Note that a sequence which joined in `row` was preempted before it decoded."""
-        self.short[row * len(SHORT) + SHORT.index("joined")] -= 1
+    def forget_joined(self, row: int, replies: int) -> None:
+        """Note that a sequence which joined in `row` with so many replies was preempted before it decoded."""
+        self.short[row * len(SHORT) + SHORT.index("joined")] -= replies
 
     def end(self, row: int) -> int:
         """Return when the stretch in `row` ended [ticks]."""

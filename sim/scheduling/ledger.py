@@ -41,6 +41,8 @@ class Ledger:
     preempted, ignored : sequences put back or given up while this iteration was planned.
     refusal : why the head of the queue was refused, `Refusal.NONE` if it was not.
     guaranteed : blocks promised to running sequences and not yet taken.
+    swapped, returning, moved_blocks : sequences whose blocks are in the memory of the host, those that come back with
+        this iteration, and blocks that were moved since somebody set this to 0. Only `SwappingLedger` has any.
     """
 
     __slots__ = (
@@ -61,12 +63,15 @@ class Ledger:
         "ignored",
         "limits",
         "lingering",
+        "moved_blocks",
         "new_tokens",
         "pairs",
         "partial",
         "pool",
         "preempted",
         "refusal",
+        "returning",
+        "swapped",
         "waiting",
     )
 
@@ -97,6 +102,9 @@ class Ledger:
         self.lingering: list[Sequence] = []
         self.has_released = False
         self._late_release = late_release
+        self.swapped: list[Sequence] = []
+        self.returning: list[Sequence] = []
+        self.moved_blocks = 0
         self.guaranteed = 0
         self._admissions = 0
         self._most_prompt_tokens = min(limits.tokens, limits.context)

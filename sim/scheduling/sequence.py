@@ -28,6 +28,7 @@ class Sequence:
     guaranteed_blocks : KV blocks promised at admission, 0 without a promise.
     cached_tokens : prompt tokens found in the prefix cache at first admission.
     path : runs of content shared with other requests, root first, in blocks or tokens as the pool wants them.
+    best_of : replies to generate at once, of which one is returned; 0 for one that answers to nobody.
     prefix : leading tokens of the prompt that the client declares to be shared.
     held : pieces of cached content in use, as (first extent, last block) pairs.
     registered : blocks of the path that other requests can find.
@@ -36,6 +37,7 @@ class Sequence:
     __slots__ = (
         "allocated",
         "arrival",
+        "best_of",
         "cached_tokens",
         "completion",
         "computed",
@@ -66,6 +68,7 @@ class Sequence:
         longest_reply: int,
         path: tuple[Run, ...] = (),
         prefix: int = 0,
+        best_of: int = 1,
     ) -> None:
         """Describe a request that has just arrived."""
         self.index = index
@@ -75,6 +78,7 @@ class Sequence:
         self.longest_reply = longest_reply
         self.path = path
         self.prefix = prefix
+        self.best_of = best_of
         self.generated = 0
         self.computed = 0
         self.allocated = 0
