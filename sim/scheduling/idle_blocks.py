@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from heapq import heappop, heappush, heapreplace
 from itertools import islice
+from typing import NamedTuple
 
 from sim.scheduling.prefix_cache import Key
 
@@ -37,22 +38,17 @@ class Block:
         self.idle: Idle | None = None
 
 
-class Idle:
-    """An idle block, or a stretch of them that nobody can find; what comes last in a text is evicted first."""
+class Idle(NamedTuple):
+    """An idle block, or a stretch of them that nobody can find, in the order of eviction: ends of texts first.
 
-    __slots__ = ("block", "end", "group", "order", "start")
+    It ends before block `-minus_end` of its text and starts with block `start`; `number` makes ties impossible.
+    """
 
-    def __init__(self, block: Block | None, start: int, end: int, order: Order, group: Group) -> None:
-        """Describe blocks `start` to `end` (exclusive) of a text."""
-        self.block = block
-        self.start = start
-        self.end = end
-        self.order = order
-        self.group = group
-
-    def __lt__(self, other: Idle) -> bool:
-        """Whether this is evicted before another one that was used last at the same time."""
-        return (-self.end, self.order) < (-other.end, other.order)
+    minus_end: int
+    order: Order
+    number: int
+    start: int
+    block: Block | None
 
 
 class Group:
@@ -68,19 +64,24 @@ class Group:
     def first(self) -> Idle | None:
         """Return what would be evicted first, dropping what has been found again."""
         heap = self.heap
-        while heap and heap[0].block is not None and heap[0].block.idle is not heap[0]:
+        while heap:
+            idle = heap[0]
+            block = idle[4]
+            if block is None or block.idle is idle:
+                return idle
             heappop(heap)
-        return heap[0] if heap else None
+        return None
 
 
 class IdleBlocks:
     """Blocks that nobody uses, nearly least recently used first, and ends of texts before their beginnings."""
 
-    __slots__ = ("_groups",)
+    __slots__ = ("_groups", "_number")
 
     def __init__(self) -> None:
         """Start empty."""
         self._groups: deque[Group] = deque()
+        self._number = 0
 
     def add(self, block: Block, order: Order) -> None:
         """Note that a block has lost its last user; setting its `idle` to None takes it out again."""
@@ -91,11 +92,12 @@ class IdleBlocks:
         self._add(None, start, end, stamp, order)
 
     def _add(self, block: Block | None, start: int, end: int, stamp: Stamp, order: Order) -> Idle:
-        if not self._groups or self._groups[-1].stamp != stamp:
-            self._groups.append(Group(stamp))
-        group = self._groups[-1]
-        idle = Idle(block, start, end, order, group)
-        heappush(group.heap, idle)
+        groups = self._groups
+        if not groups or groups[-1].stamp != stamp:
+            groups.append(Group(stamp))
+        self._number += 1
+        idle = Idle(-end, order, self._number, start, block)
+        heappush(groups[-1].heap, idle)
         return idle
 
     def evict(self) -> Block | None:
@@ -107,15 +109,16 @@ class IdleBlocks:
         groups = self._groups
         while (chosen := groups[0].first()) is None:
             groups.popleft()
+        place = groups[0]
         for group in islice(groups, 1, None):
-            if group.stamp > chosen.group.stamp:
+            if group.stamp > place.stamp:
                 break
             other = group.first()
-            if other is not None and other.end > chosen.end:
-                chosen = other
-        chosen.end -= 1
-        if chosen.end > chosen.start:
-            heapreplace(chosen.group.heap, chosen)
+            if other is not None and other[0] < chosen[0]:
+                chosen, place = other, group
+        end = -chosen[0] - 1
+        if end > chosen[3]:
+            heapreplace(place.heap, Idle(-end, chosen[1], chosen[2], chosen[3], None))
         else:
-            heappop(chosen.group.heap)
-        return chosen.block
+            heappop(place.heap)
+        return chosen[4]
