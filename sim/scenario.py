@@ -57,7 +57,8 @@ class Scenario:
     trace : what is asked.
     hardware, model : shipped names, paths of files, or the objects themselves.
     precision, tensor : number formats, and devices that share the model (TP).
-    policy, prefix_cache : how it is scheduled; see `sim.scheduling.schedulers.SCHEDULERS`.
+    policy : how it is scheduled; see `sim.scheduling.schedulers.SCHEDULERS`.
+    prefix_cache : whether there is one (that of vLLM V1), or which of `sim.scheduling.caches.CACHES`.
     asynchronous : whether an iteration is planned while the one before runs, as vLLM V1 does by default; see `Engine`.
     utilisation : share of the visible memory that the server may use.
     block_tokens, sequences, tokens, context : see `Limits`; None is chosen from the model (`context`: the model's own,
@@ -71,7 +72,7 @@ class Scenario:
     precision: str = "w16a16"
     tensor: int = 2
     policy: str = "prefill_first"
-    prefix_cache: bool = False
+    prefix_cache: bool | str = False
     asynchronous: bool = False
     utilisation: float = 0.9
     block_tokens: int = 16
@@ -125,6 +126,8 @@ def simulate(scenario: Scenario, machine: Machine | None = None) -> Result:
     scheduler = SCHEDULERS.get(scenario.policy)
     if scheduler is None:
         raise ValueError(f"policy is {scenario.policy!r}; allowed: {', '.join(SCHEDULERS)}")
+    if scenario.prefix_cache == "vllm-0.4" and scenario.policy != "prefill_first":
+        raise ValueError(f"policy is {scenario.policy!r}; allowed with prefix_cache 'vllm-0.4': prefill_first")
     built = machine or scenario.machine
     outcome = replay(
         scenario.trace,

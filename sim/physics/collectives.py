@@ -8,7 +8,6 @@ from hardware_profiles.profile import HardwareProfile, Link
 from sim.physics.efficiency import Links
 from sim.physics.roofline import Floats
 
-
 SIMPLE_PROTOCOL = 2.5
 """Latency of NCCL's simple protocol in those of its low-latency one (all-reduce tables of A100 and H100, NCCL 2.27)."""
 
