@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import hardware_profiles
 from hardware_profiles.profile import HardwareProfile
@@ -70,7 +71,7 @@ def article_chips() -> dict[str, HardwareProfile]:
 
 
 @cache
-def _table() -> dict[str, dict[str, str]]:
+def _table() -> dict[str, Any]:
     return tomllib.loads((FOLDER / "sizing.toml").read_text(encoding="utf-8"))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sim.engine.clock import uniform_clock
 from sim.engine.content import content_tree
 from sim.engine.replay import content_paths, serve_sequences
 from sim.scheduling.batch import Limits
+from sim.scheduling.copying_ledger import CopyingLedger
 from sim.scheduling.ledger import Ledger, Policy
 from sim.scheduling.policies.chunked_prefill import chunked_prefill
 from sim.scheduling.policies.decode_first import decode_first
@@ -27,6 +29,7 @@ from sim.scheduling.policies.max_utilization import max_utilization
 from sim.scheduling.policies.orca import orca, static_batching
 from sim.scheduling.policies.prefill_first import prefill_first
 from sim.scheduling.sequence import Sequence
+from sim.scheduling.swapping_ledger import SwappingLedger
 from workloads.trace import Segments, Trace
 
 Recording = dict[str, Any]
@@ -41,8 +44,8 @@ class Subject:
     limits, policy : made from a recording's `config`.
     ledger : made from the limits and the `config`.
     longest_reply : tokens that may be generated for a prompt of so many tokens before the model's length stops it.
-    prompts_first, decodes_first : whether an iteration lists prompts before decoding sequences, or behind them (else
-        all in order of admission).
+    prompts_first : what sorts the decoding sequences where an iteration lists them behind the prompts.
+    decodes_first : whether it lists them before the prompts (else all in order of admission).
     unordered : whether the order within an iteration means nothing (the real one sorts by name).
     asynchronous : whether an iteration is planned while the one before runs; those that schedule nothing are left out.
     """
@@ -51,7 +54,7 @@ class Subject:
     policy: Callable[[Recording], Policy]
     ledger: Callable[[Limits, Recording], Ledger]
     longest_reply: Callable[[Recording, int], int]
-    prompts_first: bool = False
+    prompts_first: Callable[[Sequence], Any] | None = None
     decodes_first: bool = False
     unordered: bool = False
     asynchronous: bool = False
@@ -126,7 +129,7 @@ def serve(recording: Recording, *, coast: bool = False) -> Run:
     clock = recording["clock"]
     with suppress(StopIteration):
         serve_sequences(
-            _sequences(recording, limits, subject),
+            _sequences(recording, ledger.pool.content_tokens, subject),
             ledger,
             subject.policy(config),
             uniform_clock(clock["step_base"], clock["step_per_token"], 1 << 20),
@@ -160,11 +163,13 @@ def _date(run: Run, clock: Recording) -> None:
 def _observe(run: Run, ledger: Ledger, now: int, names: list[str], subject: Subject) -> None:
     prompts = [(s, chunk, s.computed) for s, chunk in ledger.chunks]
     sitting = set(ledger.held)
-    decodes = [(s, 1, ledger.cohort.computed(s) - 1) for s in ledger.cohort.members() if s not in sitting]
+    members = [s for s in ledger.cohort.members() if s.best_of and s not in sitting]
+    decodes = [(s, s.best_of, ledger.cohort.computed(s) - 1) for s in members]
     if not ledger.decodes:
         decodes = []
-    if subject.prompts_first:
-        planned = [*prompts, *sorted(decodes, key=lambda entry: (entry[0].arrival, entry[0].index))]
+    order = subject.prompts_first
+    if order is not None:
+        planned = [*prompts, *sorted(decodes, key=lambda entry: order(entry[0]))]
     elif subject.decodes_first:
         planned = [*decodes, *prompts]
     else:
@@ -183,7 +188,7 @@ def _observe(run: Run, ledger: Ledger, now: int, names: list[str], subject: Subj
     )
 
 
-def _sequences(recording: Recording, limits: Limits, subject: Subject) -> list[Sequence]:
+def _sequences(recording: Recording, content_tokens: int, subject: Subject) -> list[Sequence]:
     config, requests = recording["config"], recording["requests"]
     prompts = [request["prompt_len"] for request in requests]
     most = [subject.longest_reply(config, prompt) for prompt in prompts]
@@ -201,7 +206,7 @@ def _sequences(recording: Recording, limits: Limits, subject: Subject) -> list[S
         max_tokens=np.array(outputs),
         segments=Segments.from_lists(rows),
     )
-    tree = content_tree(trace, limits.block_tokens)
+    tree = content_tree(trace, content_tokens or 1)
     paths = content_paths(tree)
     return [
         Sequence(
@@ -211,6 +216,8 @@ def _sequences(recording: Recording, limits: Limits, subject: Subject) -> list[S
             outputs[index],
             request["output_len"],
             paths[tree.deepest[index]] if tree.deepest[index] >= 0 else (),
+            request.get("prefix_pos", 0),
+            request.get("best_of", 1),
         )
         for index, request in enumerate(requests)
     ]
@@ -294,30 +301,37 @@ def _cached(limits: Limits, config: Recording, **options: Any) -> Ledger:
     return Ledger(limits, prefix_cache=config["enable_prefix_caching"], **options)
 
 
+def _swapping(limits: Limits, config: Recording) -> Ledger:
+    return SwappingLedger(limits, config["num_cpu_blocks"])
+
+
 _SARATHI: dict[str, Policy] = {"sarathi": decode_first, "orca": orca, "faster_transformer": static_batching}
+
+_BY_ENTRY = attrgetter("arrival", "serial")
+_BY_REQUEST = attrgetter("arrival", "index")
 
 SUBJECTS: dict[str, Subject] = {
     "vllm-v0-0.2.7": Subject(
         _vllm_0_limits,
         lambda config: prefill_first,
-        lambda limits, config: Ledger(limits),
+        _swapping,
         lambda config, prompt: config["max_model_len"] + 1 - prompt,
-        prompts_first=True,
+        prompts_first=_BY_ENTRY,
     ),
     "vllm-v0-0.3.3": Subject(
         _vllm_0_limits,
         lambda config: prefill_first,
-        lambda limits, config: Ledger(limits),
+        _swapping,
         lambda config, prompt: config["max_model_len"] + 1 - prompt,
-        prompts_first=True,
+        prompts_first=_BY_ENTRY,
         unordered=True,
     ),
     "vllm-v0-0.4.0": Subject(
         _vllm_0_limits,
         lambda config: prefill_first,
-        lambda limits, config: Ledger(limits),
+        lambda limits, config: CopyingLedger(limits) if config["enable_prefix_caching"] else _swapping(limits, config),
         lambda config, prompt: config["max_model_len"] + 1 - prompt,
-        prompts_first=True,
+        prompts_first=_BY_ENTRY,
         unordered=True,
     ),
     "vllm-v1-0.33.0": Subject(
@@ -351,13 +365,13 @@ SUBJECTS: dict[str, Subject] = {
         lambda config: _SARATHI[config["algorithm"]],
         lambda limits, config: Ledger(limits),
         lambda config, prompt: config["max_model_len"] + 1 - prompt,
-        prompts_first=True,
+        prompts_first=_BY_REQUEST,
     ),
     "trtllm-py": Subject(
         _trtllm_limits,
         _trtllm_policy,
         lambda limits, config: Ledger(limits),
         lambda config, prompt: config["max_seq_len"] - prompt,
-        prompts_first=True,
+        prompts_first=_BY_REQUEST,
     ),
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hardware_profiles
-from experiments.article_table import COLUMNS, SizeClass, article_chips, cards_by_rule, size_classes
+from experiments.article_table import COLUMNS, FEWEST, SizeClass, article_chips, cards_by_rule, size_classes
 from experiments.instance import Instance, eight_bit, splits
 from experiments.table_experiment import deliver
 from hardware_profiles.profile import HardwareProfile
@@ -117,7 +117,8 @@ def run(need: Need | None = None, chip: str | None = None) -> pd.DataFrame:
 def rank(need: Need, model: str, chip: str | None = None, precision: str | None = None) -> pd.DataFrame:
     """Return the smallest instance of each chip for one model, best first.
 
-    Those that meet the objectives come first; among them the cheapest by the hour, then, where no price is known,
+    Those that meet the objectives come first; among them the cheapest by the hour, in the
+    middle of the prices known, then, where no price is known,
     those that draw the least power.
     """
     import pandas as pd
@@ -136,7 +137,8 @@ def rank(need: Need, model: str, chip: str | None = None, precision: str | None 
         formats.load(str(precision))  # the name itself may be the mistake
         raise ValueError(f"no known chip computes in {precision}; allowed: {', '.join(formats.PRECISIONS)}")
     table = pd.DataFrame(rows)
-    order = ["meets", "usd_per_hour", "watts", "cards", "tpot_seconds"]
+    table["usd_per_hour_mean"] = (table["usd_per_hour"] + table["usd_per_hour_high"]) / 2
+    order = ["meets", "usd_per_hour_mean", "watts", "cards", "tpot_seconds"]
     table = table.sort_values(order, ascending=[False, True, True, True, True], kind="stable", na_position="last")
     return table.reset_index(drop=True)
 

@@ -69,7 +69,7 @@ def article(table: pd.DataFrame, need: Need, asked: Mapping[str, Any], quick: bo
 
 def own_case(table: pd.DataFrame, need: Need, asked: Mapping[str, Any], quick: bool) -> Answer:
     """Return the ranked recommendations for one model."""
-    shown = _instances(table.head(SHOWN_RANKS))
+    shown = _instances(table.head(SHOWN_RANKS)).drop(columns="model")
     shown.insert(0, "rank", range(1, len(shown) + 1))
     return Answer(
         name="sizing",
@@ -77,7 +77,12 @@ def own_case(table: pd.DataFrame, need: Need, asked: Mapping[str, Any], quick: b
         finding=headline(table),
         options=asked,
         tables={"sizing": table},
-        shown=[(f"Best {len(shown)} of {len(table)}: in time, then cheapest, then least power", shown)],
+        shown=[
+            (
+                f"Best {len(shown)} of {len(table)}: in time, then by the middle of the known prices, then by power",
+                shown,
+            )
+        ],
         notes=[OURS, PRICES],
         draw=lambda: [
             _picture("sizing", bars(table), headline(table), "Time of each further token, best ranks first.")
@@ -93,7 +98,7 @@ def crowded(table: pd.DataFrame, need: Need) -> str:
     chips = table["chip"].unique()
     full = run(replace(need, concurrency=MANY), str(chips[0]) if len(chips) == 1 else None)
     full = full[full["article_cards"].notna()]
-    kinds = [_kind(row) for row in full.to_dict(orient="records")]
+    kinds = [_kind(row) for row in _records(full)]
     more = kinds.count("more") + kinds.count("none")
     return f"With {MANY} sequences of {need.context:,} tokens at once, {more} of the {len(kinds)} need more cards."
 
@@ -112,13 +117,14 @@ def headline(table: pd.DataFrame) -> str:
         best = table.iloc[0]
         if not best["meets"]:
             return f"No chip that was asked for serves {best['model']} in time on up to {COUNTS[-1]} cards"
-        price = "" if best["usd_per_hour"] != best["usd_per_hour"] else f" for {best['usd_per_hour']:.2f} USD/h and up"
+        known = best["usd_per_hour"] == best["usd_per_hour"]
+        price = f" for {best['usd_per_hour']:.2f}-{best['usd_per_hour_high']:.2f} USD/h" if known else ""
         return (
             f"{best['cards']} x {best['chip']} ({best['split']}, {best['precision']}) serves {best['model']}{price}: "
             f"TTFT {best['ttft_seconds']:.3g} s, TPOT {1e3 * best['tpot_seconds']:.3g} ms"
         )
     recommended = table[table["article_cards"].notna()]
-    kinds = [_kind(row) for row in recommended.to_dict(orient="records")]
+    kinds = [_kind(row) for row in _records(recommended)]
     counts = {kind: kinds.count(kind) for kind in ("agrees", "fewer", "more", "none")}
     return (
         f"Of {len(kinds)} recommendations of the article {counts['agrees']} are the smallest instance that answers in "
@@ -130,7 +136,7 @@ def matrix(table: pd.DataFrame) -> pd.DataFrame:
     """Return the article's counts and ours, classes down and chips across."""
     import pandas as pd
 
-    texts = [_cell(row) for row in table.to_dict(orient="records")]
+    texts = [_cell(row) for row in _records(table)]
     long = table[["class", "column", "article_chip"]].assign(text=texts)
     wide = long.pivot(index=["class", "column"], columns="article_chip", values="text")
     order = list(dict.fromkeys(zip(table["class"], table["column"], strict=True)))
@@ -148,7 +154,7 @@ def heatmap(table: pd.DataFrame) -> Figure:
     axes = plain_axes(figure, 0.16, 0.1, 0.82, top_of_axes(figure) - 0.17)
     rows = list(dict.fromkeys(zip(table["class"], table["column"], strict=True)))
     chips = list(dict.fromkeys(table["article_chip"]))
-    for cell in table.to_dict(orient="records"):
+    for cell in _records(table):
         x, y = chips.index(cell["article_chip"]), rows.index((cell["class"], cell["column"]))
         kind = _kind(cell)
         axes.add_patch(Rectangle((x, y), 1, 1, facecolor=HUES[kind], edgecolor="white", lw=1.2))
@@ -175,17 +181,21 @@ def bars(table: pd.DataFrame) -> Figure:
     shown = table[table["room_sequences"].notna()].head(SHOWN_RANKS)
     figure = new_figure(headline(table), "time of each further token; cards and split beside the bar, best rank on top")
     axes = plain_axes(figure, 0.3, 0.12, 0.5, top_of_axes(figure) - 0.15)
-    for place, row in enumerate(shown.to_dict(orient="records")):
+    for place, row in enumerate(_records(shown)):
         milliseconds = 1e3 * row["tpot_seconds"]
         axes.barh(place, milliseconds, color=HUES["agrees"] if row["meets"] else HUES["more"], height=0.7)
-        price = "" if row["usd_per_hour"] != row["usd_per_hour"] else f", {row['usd_per_hour']:.2f} USD/h"
+        price = "" if row["usd_per_hour"] != row["usd_per_hour"] else f", {row['usd_per_hour_mean']:.2f} USD/h"
         label = f" {milliseconds:.3g} ms: {row['split']}{price}"
         axes.text(milliseconds, place, label, va="center", size=SMALL, color=INK)
-    names = [f"{row['cards'] or 'too slow:'} x {row['chip']} {row['precision']}" for _, row in shown.iterrows()]
+    names = [f"{row['cards'] or 'too slow'} x {row['chip']} {row['precision']}" for row in _records(shown)]
     axes.set_yticks(range(len(shown)), names, size=SMALL)
     axes.invert_yaxis()
     axes.set_xlabel("TPOT [ms]", color=QUIET, size=MEDIUM)
     return figure
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict(orient="records")]
 
 
 def _row_name(size_class: str, column: str) -> str:
@@ -219,7 +229,7 @@ def _reasons(differ: pd.DataFrame) -> pd.DataFrame:
         cases = [
             f"{_row_name(row['class'], row['column'])} {row['article_chip']} "
             f"{int(row['article_cards'])} \N{RIGHTWARDS ARROW} {row['cards'] or '-'}"
-            for row in group.to_dict(orient="records")
+            for row in _records(group)
         ]
         rows.append({"why": why, "cases": len(cases), "which": "; ".join(cases)})
     return pd.DataFrame(rows, columns=["why", "cases", "which"])

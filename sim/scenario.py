@@ -20,6 +20,7 @@ from sim.physics.parallelism import Parallelism
 from sim.physics.precision import Precision
 from sim.results.result import Result
 from sim.scheduling.batch import Limits
+from sim.scheduling.policies.prefill_first import prefill_first
 from sim.scheduling.schedulers import SCHEDULERS, Scheduler
 from workloads import models
 from workloads.models.transformer import Transformer
@@ -62,7 +63,8 @@ class Scenario:
     trace : what is asked.
     hardware, model : shipped names, paths of files, or the objects themselves.
     precision, tensor : number formats, and devices that share the model (TP).
-    policy, prefix_cache : how it is scheduled: a name in `sim.scheduling.schedulers.SCHEDULERS`, or a scheduler.
+    policy : how it is scheduled: a name in `sim.scheduling.schedulers.SCHEDULERS`, or a scheduler.
+    prefix_cache : whether there is one (that of vLLM V1), or which of `sim.scheduling.caches.CACHES`.
     asynchronous : whether an iteration is planned while the one before runs, as vLLM V1 does by default; see `Engine`.
     utilisation : share of the visible memory that the server may use; with `utilisation_of_free`, share of what weights
         and runtime leave of it that becomes KV cache.
@@ -84,7 +86,7 @@ class Scenario:
     precision: str = "w16a16"
     tensor: int = 2
     policy: str | Scheduler = "prefill_first"
-    prefix_cache: bool = False
+    prefix_cache: bool | str = False
     asynchronous: bool = False
     utilisation: float = 0.9
     utilisation_of_free: bool = False
@@ -172,6 +174,8 @@ def simulate(scenario: Scenario, machine: Machine | None = None) -> Result:
     scheduler = SCHEDULERS.get(policy) if isinstance(policy, str) else policy
     if scheduler is None:
         raise ValueError(f"policy is {policy!r}; allowed: {', '.join(SCHEDULERS)}")
+    if scenario.prefix_cache == "vllm-0.4" and scheduler.policy is not prefill_first:
+        raise ValueError(f"policy is {policy!r}; allowed with prefix_cache 'vllm-0.4': prefill_first")
     built = machine or scenario.machine
     outcome = replay(
         _behind_front_end(scenario.trace, scenario.front_end_seconds),

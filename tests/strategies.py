@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
 from sim.engine.clock import TICKS_PER_SECOND, IterationClock
+from sim.engine.replay import Replay, replay
 from sim.scheduling.batch import Limits
+from sim.scheduling.caches import CACHES
 from sim.scheduling.schedulers import SCHEDULERS, Scheduler
 from workloads.trace import Segments, Trace
+
+WITH_CACHE = {"vllm-0.4": ("prefill_first",), "vllm-0.3": ("prefill_first", "inflight_batching")}
 
 
 @st.composite
@@ -33,6 +39,30 @@ def machines(draw: st.DrawFn, names: tuple[str, ...] = tuple(SCHEDULERS)) -> tup
     """Draw a scheduler and limits that it knows: only vLLM 0.2 pads prompts."""
     name, bounds = draw(st.sampled_from(names)), draw(limits())
     return SCHEDULERS[name], bounds if name == "prefill_first" else replace(bounds, paddings=None)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A scheduler with limits and a prefix cache that go with it, planned ahead or not."""
+
+    scheduler: Scheduler
+    bounds: Limits
+    cache: str
+    asynchronous: bool
+
+    def serve(self, trace: Trace, clock: IterationClock, **changes: Any) -> Replay:
+        """Serve a trace, with some options changed."""
+        options = {"prefix_cache": self.cache, "asynchronous": self.asynchronous} | changes
+        return replay(trace, self.bounds, self.scheduler, clock, **options)
+
+
+@st.composite
+def servers(draw: st.DrawFn, names: tuple[str, ...] = tuple(SCHEDULERS), caches: tuple[str, ...] = ()) -> Server:
+    """Draw a server; the old caches go with the schedulers of their time."""
+    scheduler, bounds = draw(machines(names))
+    fits = [cache for cache in caches or CACHES if scheduler in [SCHEDULERS[n] for n in WITH_CACHE.get(cache, names)]]
+    cache = draw(st.sampled_from(fits))
+    return Server(scheduler, bounds, cache, cache not in WITH_CACHE and draw(st.booleans()))
 
 
 @st.composite
@@ -98,3 +128,14 @@ def traces(draw: st.DrawFn, *, most: int = 24) -> Trace:
         think_seconds=rng.integers(0, 3, n) * 1000 / TICKS_PER_SECOND,
         priority=rng.integers(0, levels, n) if levels else None,
     )
+
+
+def symbols(trace: Trace) -> list[list[Hashable]]:
+    """Spell out every token that a request may write."""
+    assert trace.segments is not None
+    spelled = []
+    for request in range(len(trace)):
+        prompt = [(key, start + k) for key, start, n in trace.segments.row(request) for k in range(n)]
+        own = range(len(prompt), int(trace.prompt_tokens[request] + trace.output_tokens[request]))
+        spelled.append([*prompt, *((-1 - request, p) for p in own)])
+    return spelled

@@ -60,6 +60,8 @@ class IterationClock:
     prompt_ticks : (pairs, cached context tokens, new tokens of the prompts) -> [ticks]
     mixed_ticks : (pairs, cached, new tokens, decoding sequences, keys they read) -> [ticks], instead of both parts in
         an iteration that has both; None where they are a plain sum.
+    host_block_ticks : [ticks] per KV block moved from or to the memory of the host; only requests with several replies
+        are swapped.
     """
 
     base: int
@@ -70,6 +72,7 @@ class IterationClock:
     prompt_ticks: Callable[[int, int, int], int]
     tile_tokens: int = 0
     mixed_ticks: Callable[[int, int, int, int, int], int] | None = None
+    host_block_ticks: int = 0
 
     def iteration(self, samples: int, new_tokens: int, pairs: int, cached: int, decodes: int, context: int) -> int:
         """Return the ticks of an iteration of chunks of prompts (or none) and `decodes` decoding sequences (or none).

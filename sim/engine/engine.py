@@ -180,7 +180,7 @@ class Engine:
             self._last_decode_row, self._last_decode_end = row, end
         if ledger.chunks:
             decoding = len(finished)
-            joined = 0
+            before = ledger.cohort.count
             for sequence, chunk in ledger.chunks:
                 if not ledger.complete_chunk(sequence, chunk):
                     continue
@@ -188,10 +188,9 @@ class Engine:
                 if sequence.generated < sequence.target:
                     ledger.cohort.join(sequence)
                     sequence.joined_row = row
-                    joined += 1
                 else:
                     finished.append(sequence)
-            self.log.short[_JOINED] = joined
+            self.log.short[_JOINED] = ledger.cohort.count - before
             if decoding < len(finished) > 1:
                 finished.sort(key=attrgetter("serial"))
         self._finished = finished
@@ -244,20 +243,21 @@ class Engine:
             sequence.last_emission = self._last_decode_end
         else:
             sequence.last_emission = self.log.end(sequence.joined_row)
-            self.log.forget_joined(sequence.joined_row)
+            self.log.forget_joined(sequence.joined_row, sequence.best_of)
         sequence.joined_row = -1
 
     def _note_held(self) -> None:
-        """Keep account of members of the cohort that sit out this iteration, and of those that decode again."""
+        """Keep account of sequences that sit out this iteration, and of those that decode again or are swapped in."""
         ledger, end = self.ledger, self._start + self._first
         for sequence in ledger.held:
             self.log.pauses.extend((self._row, sequence.index, 0))
             self._note_pause(sequence)
         back = [s for s in self._paused if s.is_decoding and s not in ledger.held] if ledger.decodes else []
+        back += ledger.returning
         for sequence in back:
-            self.log.gaps.extend((end, end - sequence.last_emission))
+            self.log.gaps.extend((end, end - sequence.last_emission) * sequence.best_of)
             sequence.joined_row = self._row - 1
-        self.log.short[_RETURNED] = len(back)
+        self.log.short[_RETURNED] = sum(sequence.best_of for sequence in back)
         self._paused = [s for s in self._paused if s.is_decoding and s not in back]
         self._paused += [s for s in ledger.held if s not in self._paused]
 
@@ -280,6 +280,10 @@ class Engine:
         slope = self.clock.context_ticks
         self._first = self._decode_ticks[count] + slope * (ledger.context + count)
         self._growth = slope * count
+        if ledger.moved_blocks:
+            self.log.moves.extend((self._row + 1, ledger.moved_blocks))
+            self._first += self.clock.host_block_ticks * ledger.moved_blocks
+            ledger.moved_blocks = 0
         self._planned = planned = ledger.quiet_iterations() if self._coast else 1
         self._interruptible = planned > 1 and not (ledger.refusal and ledger.order == Order.ARRIVAL)
         self._write_row()
@@ -304,5 +308,5 @@ class Engine:
                 ledger.refusal,
             )
         )
-        if ledger.held or self._paused:
+        if ledger.held or self._paused or ledger.returning:
             self._note_held()

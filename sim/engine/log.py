@@ -37,7 +37,7 @@ class Log:
     `Refusal`).
     """
 
-    __slots__ = ("chunks", "gaps", "long", "pauses", "short")
+    __slots__ = ("chunks", "gaps", "long", "moves", "pauses", "short")
 
     def __init__(self) -> None:
         """Start empty."""
@@ -49,14 +49,16 @@ class Log:
         """Of each chunk of a prompt: row, request, tokens computed before it, its tokens, 1 if it ends the prompt."""
         self.pauses = array("q")
         """Row, request, and 1 if it was preempted before that row, 0 if it decodes and sits that row out."""
+        self.moves = array("q")
+        """Row and number of KV blocks, in turn, where blocks were moved from or to the memory of the host."""
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.short) // len(SHORT)
 
-    def forget_joined(self, row: int) -> None:
-        """Note that a sequence which joined in `row` was preempted before it decoded."""
-        self.short[row * len(SHORT) + SHORT.index("joined")] -= 1
+    def forget_joined(self, row: int, replies: int) -> None:
+        """Note that a sequence which joined in `row` with so many replies was preempted before it decoded."""
+        self.short[row * len(SHORT) + SHORT.index("joined")] -= replies
 
     def end(self, row: int) -> int:
         """Return when the stretch in `row` ended [ticks]."""

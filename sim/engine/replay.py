@@ -15,11 +15,13 @@ from sim.engine.content import ContentTree, content_tree
 from sim.engine.engine import ARRIVAL, Engine, Moment
 from sim.engine.log import Iterations
 from sim.scheduling.batch import Limits
+from sim.scheduling.caches import ledger_for
 from sim.scheduling.ledger import Ledger, Policy
+from sim.scheduling.pinned_prefixes import PinnedPrefixes
 from sim.scheduling.prefix_cache import Run
 from sim.scheduling.schedulers import Scheduler
 from sim.scheduling.sequence import Sequence
-from workloads.trace import Trace
+from workloads.trace import Segments, Trace
 
 UNFINISHED, FINISHED, REJECTED, IGNORED = range(4)
 OUTCOMES = ("unfinished", "finished", "rejected", "ignored")
@@ -58,13 +60,18 @@ def replay(
     scheduler: Scheduler,
     clock: IterationClock,
     *,
-    prefix_cache: bool = False,
+    prefix_cache: bool | str = False,
     coast: bool = True,
     asynchronous: bool = False,
 ) -> Replay:
-    """Serve a trace on one replica until everybody has left or nothing can go on; `coast=False` steps one by one.
+    """Serve a trace on one replica until everybody has left or nothing can go on.
 
-    An `asynchronous` replica plans an iteration while the one before runs; see `Engine`.
+    Parameters
+    ----------
+    prefix_cache : whether there is one, or which of `sim.scheduling.caches.CACHES`. Where clients declare what they
+        share, it is the first segment of the prompt.
+    coast : False to step iteration by iteration.
+    asynchronous : whether an iteration is planned while the one before runs; see `Engine`.
     """
     server = _Replica(
         trace, limits, scheduler, clock, prefix_cache=prefix_cache, coast=coast, asynchronous=asynchronous
@@ -117,7 +124,7 @@ class _Replica:
         scheduler: Scheduler,
         clock: IterationClock,
         *,
-        prefix_cache: bool,
+        prefix_cache: bool | str,
         coast: bool,
         asynchronous: bool,
     ) -> None:
@@ -126,7 +133,7 @@ class _Replica:
         self.limits = limits
         self._longest_prompt = limits.context if scheduler.cuts_prompts else limits.tokens
         self.env = Environment(initial_time=0)
-        self.ledger = Ledger(limits, prefix_cache=prefix_cache, late_release=scheduler.late_release)
+        self.ledger = ledger_for(limits, prefix_cache, late_release=scheduler.late_release)
         self.engine = Engine(
             self.env,
             self.ledger,
@@ -145,9 +152,13 @@ class _Replica:
         self.state = array("b", bytes(n))
         self._paths: list[tuple[Run, ...]] = []
         self._deepest: npt.NDArray[np.int64] | None = None
-        if prefix_cache and trace.segments is not None:
-            tree = content_tree(trace, limits.block_tokens)
+        self._declared: list[int] = []
+        pool = self.ledger.pool
+        if trace.segments is not None and pool.content_tokens:
+            tree = content_tree(trace, pool.content_tokens)
             self._paths, self._deepest = content_paths(tree), tree.deepest
+            if isinstance(pool, PinnedPrefixes):
+                self._declared = first_segments(trace.segments)
         self._followers: dict[int, list[int]] = {}
         if trace.previous is not None:
             for request in np.flatnonzero(trace.previous >= 0).tolist():
@@ -191,6 +202,8 @@ class _Replica:
         sequence = Sequence(index, arrival, prompt, output, longest, self._paths[run] if run >= 0 else ())
         if self.trace.priority is not None:
             sequence.priority = int(self.trace.priority[index])
+        if self._declared:
+            sequence.prefix = self._declared[index]
         held = limits.blocks_for(prompt + output - 1)
         too_long = prompt + output > limits.context or prompt > self._longest_prompt
         if too_long or held + limits.watermark_blocks > limits.blocks:
@@ -253,3 +266,11 @@ def content_paths(tree: ContentTree) -> list[tuple[Run, ...]]:
         before = paths[parent] if parent >= 0 else ()
         paths.append((*before, Run(first, last)))
     return paths
+
+
+def first_segments(segments: Segments) -> list[int]:
+    """Return for each request the tokens of its first segment, 0 if it has none."""
+    first, after = segments.offsets[:-1], segments.offsets[1:]
+    lengths = np.zeros(len(first), dtype=np.int64)
+    lengths[after > first] = segments.length[first[after > first]]
+    return [int(length) for length in lengths]

@@ -2,45 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from sim.scheduling.sequence import Sequence
 
 
-class BlockPool:
-    """A pool of equal KV blocks.
-
-    Every pool, cached or not, offers the same few operations; the ledger does all its arithmetic through them.
+class Pool(Protocol):
+    """What every pool of KV blocks offers, cached or not; the ledger does all its arithmetic through it.
 
     Attributes
     ----------
     total, free : blocks.
+    block_tokens : tokens in a block.
+    content_tokens : tokens in the pieces of shared content that it tells apart (see `Sequence.path`), 0 if none.
     """
 
-    __slots__ = ("block_tokens", "free", "total")
-
-    def __init__(self, blocks: int, block_tokens: int) -> None:
-        """Start with `blocks` free blocks of `block_tokens` tokens."""
-        self.total = blocks
-        self.free = blocks
-        self.block_tokens = block_tokens
+    total: int
+    free: int
+    block_tokens: int
+    content_tokens: int
 
     def match(self, sequence: Sequence) -> tuple[int, int]:
-        """Return how many leading blocks of the sequence are cached, and how many of those lie idle (count as free)."""
-        return 0, 0
+        """Return how many leading blocks of the sequence are computed, and how many are in use: they cost none."""
 
     def admit(self, sequence: Sequence, blocks: int, computed: int) -> None:
         """Give a waiting sequence its first `blocks` blocks, of which it will fill those of `computed` tokens now.
 
         Call `match` just before.
         """
-        self.free -= blocks
 
     def extend(self, sequence: Sequence, blocks: int, computed: int) -> None:
         """Give a sequence in the middle of its prompt `blocks` more blocks; it will have `computed` tokens computed."""
-        self.free -= blocks
 
     def take(self, blocks: int) -> None:
         """Give `blocks` more blocks to sequences that decode."""
-        self.free -= blocks
 
     def release(self, sequence: Sequence, *, findable: int, keep: bool) -> None:
         """Take back the blocks of a sequence.
@@ -50,8 +45,48 @@ class BlockPool:
         findable : tokens whose content is known, so that others may find the blocks that they fill.
         keep : whether the sequence will come back (preemption).
         """
-        self.free += -(-max(sequence.computed, sequence.allocated) // self.block_tokens)
 
     def is_written(self, sequence: Sequence) -> bool:
         """Whether a decoding sequence is writing content that this waiting one could reuse."""
+
+
+class BlockPool:
+    """A pool of equal KV blocks that nobody shares.
+
+    Attributes
+    ----------
+    total, free, block_tokens, content_tokens : see `Pool`.
+    """
+
+    __slots__ = ("block_tokens", "content_tokens", "free", "total")
+
+    def __init__(self, blocks: int, block_tokens: int) -> None:
+        """Start with `blocks` free blocks of `block_tokens` tokens."""
+        self.total = blocks
+        self.free = blocks
+        self.block_tokens = block_tokens
+        self.content_tokens = 0
+
+    def match(self, sequence: Sequence) -> tuple[int, int]:
+        """Return how many leading blocks are computed, and how many are in use: none."""
+        return 0, 0
+
+    def admit(self, sequence: Sequence, blocks: int, computed: int) -> None:
+        """Give a waiting sequence its first `blocks` blocks."""
+        self.free -= blocks
+
+    def extend(self, sequence: Sequence, blocks: int, computed: int) -> None:
+        """Give a sequence in the middle of its prompt `blocks` more blocks."""
+        self.free -= blocks
+
+    def take(self, blocks: int) -> None:
+        """Give `blocks` more blocks to sequences that decode."""
+        self.free -= blocks
+
+    def release(self, sequence: Sequence, *, findable: int, keep: bool) -> None:
+        """Take back the blocks of a sequence."""
+        self.free += -(-max(sequence.computed, sequence.allocated) // self.block_tokens)
+
+    def is_written(self, sequence: Sequence) -> bool:
+        """Whether a decoding sequence is writing content that this waiting one could reuse: never."""
         return False

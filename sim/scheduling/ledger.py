@@ -10,7 +10,7 @@ from typing import Protocol
 from sim.scheduling.batch import Limits, Order, Refusal
 from sim.scheduling.cohort import Cohort
 from sim.scheduling.flight import Flight
-from sim.scheduling.kv_pool import BlockPool
+from sim.scheduling.kv_pool import BlockPool, Pool
 from sim.scheduling.prefix_cache import PrefixCache
 from sim.scheduling.sequence import Sequence
 
@@ -45,6 +45,8 @@ class Ledger:
     refusal : why the head of the queue was refused, `Refusal.NONE` if it was not.
     guaranteed : blocks promised to running sequences and not yet taken.
     order : set by policies that do not serve in order of arrival; they keep `waiting` in their own order.
+    swapped, returning, moved_blocks : sequences whose blocks are in the memory of the host, those that come back with
+        this iteration, and blocks that were moved since somebody set this to 0. Only `SwappingLedger` has any.
     """
 
     __slots__ = (
@@ -67,6 +69,7 @@ class Ledger:
         "leaving",
         "limits",
         "lingering",
+        "moved_blocks",
         "new_tokens",
         "order",
         "pairs",
@@ -74,7 +77,9 @@ class Ledger:
         "pool",
         "preempted",
         "refusal",
+        "returning",
         "samples",
+        "swapped",
         "waiting",
     )
 
@@ -97,7 +102,7 @@ class Ledger:
         self.cohort = Cohort(limits.block_tokens)
         self.flight = Flight(self.cohort)
         self.leaving = self.flight.leaving
-        self.pool: BlockPool | PrefixCache = (
+        self.pool: Pool = (
             PrefixCache(limits.blocks, limits.block_tokens, self.flight.findable, unhashed_first=unhashed_blocks_first)
             if prefix_cache
             else BlockPool(limits.blocks, limits.block_tokens)
@@ -107,6 +112,9 @@ class Ledger:
         self.lingering: list[Sequence] = []
         self.has_released = False
         self._late_release = late_release
+        self.swapped: list[Sequence] = []
+        self.returning: list[Sequence] = []
+        self.moved_blocks = 0
         self.guaranteed = 0
         self.order = Order.ARRIVAL
         self._admissions = 0
@@ -189,7 +197,7 @@ class Ledger:
             return False
         tokens = sequence.prompt + sequence.generated
         block_tokens = limits.block_tokens
-        hit, idle = pool.match(sequence)
+        hit, used = pool.match(sequence)
         cached = hit * block_tokens
         new = tokens - cached
         if chunk is not None and new > chunk:
@@ -198,7 +206,7 @@ class Ledger:
         blocks = -(-allocated // block_tokens)
         promise = -(-guaranteed_tokens // block_tokens) - blocks if guaranteed_tokens > allocated else 0
         room = max(blocks, -(-room_tokens // block_tokens)) if room_tokens else blocks
-        if room - hit + idle + promise + watermark_blocks > pool.free - self.guaranteed:
+        if room - used + promise + watermark_blocks > pool.free - self.guaranteed:
             self.refusal = Refusal.BLOCKS
             return False
         if not self._fits_budget(tokens, new):

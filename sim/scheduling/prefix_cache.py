@@ -35,6 +35,18 @@ class Run:
         self.writers: list[Sequence] = []
 
 
+Key = tuple[Run, int]
+"""What tokens up to some place say: the run of the last one, and how many there are."""
+
+
+def key_of(sequence: Sequence, tokens: int) -> Key | None:
+    """Return the key of the first so many tokens of a sequence, None if nobody else can have it."""
+    for run in sequence.path:
+        if tokens <= run.last:
+            return run, tokens
+    return None
+
+
 class Extent:
     """Cached blocks `start` to `end` (exclusive) of a run, used by `users` sequences; idle if there are none.
 
@@ -68,6 +80,7 @@ class PrefixCache:
         "_unhashed",
         "_unhashed_first",
         "block_tokens",
+        "content_tokens",
         "evicted",
         "free",
         "total",
@@ -83,7 +96,7 @@ class PrefixCache:
         """
         self.total = blocks
         self.free = blocks
-        self.block_tokens = block_tokens
+        self.block_tokens = self.content_tokens = block_tokens
         self.evicted = 0
         self._unhashed = blocks
         self._unhashed_first = unhashed_first
@@ -92,13 +105,13 @@ class PrefixCache:
         self._matched: list[tuple[Extent, int]] = []
 
     def match(self, sequence: Sequence) -> tuple[int, int]:
-        """Return how many leading blocks of the sequence are cached, and how many of those lie idle (count as free).
+        """Return how many leading blocks of the sequence are cached, and how many of those are in use, so not free.
 
         At least one token is always left to compute, since its output is needed.
         """
         limit = (sequence.prompt + sequence.generated - 1) // self.block_tokens
         matched = self._matched = []
-        position = idle = 0
+        position = used = 0
         for run in sequence.path:
             if run.writers:
                 self._register_written(run)
@@ -106,14 +119,14 @@ class PrefixCache:
             while position < last:
                 extent, end = _earliest(run.extents, position, last)
                 if extent is None:
-                    return position, idle
-                if not extent.users:
-                    idle += end - position
+                    return position, used
+                if extent.users:
+                    used += end - position
                 matched.append((extent, end))
                 position = end
             if position == limit:
                 break
-        return position, idle
+        return position, used
 
     def admit(self, sequence: Sequence, blocks: int, computed: int) -> None:
         """Give a waiting sequence its first `blocks` blocks, cached ones first; call `match` just before.

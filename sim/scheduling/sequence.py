@@ -27,7 +27,9 @@ class Sequence:
     completion : cohort iteration after which the last token is out.
     guaranteed_blocks : KV blocks promised at admission, 0 without a promise.
     cached_tokens : prompt tokens found in the prefix cache at first admission.
-    path : runs of content shared with other requests, root first.
+    path : runs of content shared with other requests, root first, in blocks or tokens as the pool wants them.
+    best_of : replies to generate at once, of which one is returned; 0 for one that answers to nobody.
+    prefix : leading tokens of the prompt that the client declares to be shared.
     held : pieces of cached content in use, as (first extent, last block) pairs.
     registered : blocks of the path that other requests can find.
     priority : the smaller, the more urgent; only the policy `priority` looks at it.
@@ -36,6 +38,7 @@ class Sequence:
     __slots__ = (
         "allocated",
         "arrival",
+        "best_of",
         "cached_tokens",
         "completion",
         "computed",
@@ -50,6 +53,7 @@ class Sequence:
         "offset",
         "path",
         "preemptions",
+        "prefix",
         "priority",
         "prompt",
         "registered",
@@ -65,6 +69,8 @@ class Sequence:
         target: int,
         longest_reply: int,
         path: tuple[Run, ...] = (),
+        prefix: int = 0,
+        best_of: int = 1,
     ) -> None:
         """Describe a request that has just arrived."""
         self.index = index
@@ -73,6 +79,8 @@ class Sequence:
         self.target = target
         self.longest_reply = longest_reply
         self.path = path
+        self.prefix = prefix
+        self.best_of = best_of
         self.generated = 0
         self.computed = 0
         self.allocated = 0

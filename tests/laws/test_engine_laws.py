@@ -17,20 +17,14 @@ from sim.scheduling.batch import Limits
 from sim.scheduling.ledger import Ledger
 from sim.scheduling.schedulers import SCHEDULERS
 from sim.scheduling.sequence import Sequence
-from tests.strategies import clocks, machines, traces
+from tests.strategies import clocks, servers, traces
 from workloads.trace import Trace
 
 COLUMNS = ("arrival", "first_token", "finish", "cached_tokens", "preemptions", "outcome")
 
 OWN_ORDER = ("shortest_prompt_first", "priority", "longest_prefix_first", "earliest_deadline")
 IN_ORDER = tuple(name for name in SCHEDULERS if name not in ("inflight_chunked", "dynamic_splitfuse", *OWN_ORDER))
-runs = {
-    "trace": traces(),
-    "machine": machines(),
-    "clock": clocks(),
-    "cache": st.booleans(),
-    "asynchronous": st.booleans(),
-}
+runs = {"trace": traces(), "server": servers(), "clock": clocks()}
 
 
 def sorted_gaps(outcome: Replay) -> np.ndarray:
@@ -39,9 +33,9 @@ def sorted_gaps(outcome: Replay) -> np.ndarray:
 
 
 @given(**runs)
-def test_coasting_changes_nothing(trace, machine, clock, cache, asynchronous):
-    coasted = replay(trace, machine[1], machine[0], clock, prefix_cache=cache, asynchronous=asynchronous)
-    stepped = replay(trace, machine[1], machine[0], clock, prefix_cache=cache, coast=False, asynchronous=asynchronous)
+def test_coasting_changes_nothing(trace, server, clock):
+    coasted = server.serve(trace, clock)
+    stepped = server.serve(trace, clock, coast=False)
     for column in COLUMNS:
         np.testing.assert_array_equal(getattr(coasted, column), getattr(stepped, column), err_msg=column)
     np.testing.assert_array_equal(sorted_gaps(coasted), sorted_gaps(stepped))
@@ -51,9 +45,10 @@ def test_coasting_changes_nothing(trace, machine, clock, cache, asynchronous):
 
 
 @given(**runs)
-def test_everybody_leaves_once_and_in_order(trace, machine, clock, cache, asynchronous):
-    outcome = replay(trace, machine[1], machine[0], clock, prefix_cache=cache, asynchronous=asynchronous)
-    assert not (outcome.outcome == UNFINISHED).any()
+def test_everybody_leaves_once_and_in_order(trace, server, clock):
+    outcome = server.serve(trace, clock)
+    # Exception: pinned prefixes may fill the pool, and then the head of the queue waits for ever.
+    assert server.cache == "vllm-0.3" or not (outcome.outcome == UNFINISHED).any()
     served = outcome.outcome == FINISHED
     assert (outcome.first_token[served] > outcome.arrival[served]).all()
     several = served & (trace.output_tokens > 1)
@@ -65,9 +60,9 @@ def test_everybody_leaves_once_and_in_order(trace, machine, clock, cache, asynch
 
 
 @given(**runs)
-def test_tokens_are_conserved(trace, machine, clock, cache, asynchronous):
-    outcome = replay(trace, machine[1], machine[0], clock, prefix_cache=cache, asynchronous=asynchronous)
-    if (outcome.outcome == IGNORED).any():
+def test_tokens_are_conserved(trace, server, clock):
+    outcome = server.serve(trace, clock)
+    if np.isin(outcome.outcome, (IGNORED, UNFINISHED)).any():
         return  # a reply that was given up has emitted an unknown part of its tokens
     served = outcome.outcome == FINISHED
     log = outcome.iterations
@@ -80,8 +75,8 @@ def test_tokens_are_conserved(trace, machine, clock, cache, asynchronous):
 
 
 @given(**runs)
-def test_littles_law_holds_exactly(trace, machine, clock, cache, asynchronous):
-    outcome = replay(trace, machine[1], machine[0], clock, prefix_cache=cache, asynchronous=asynchronous)
+def test_littles_law_holds_exactly(trace, server, clock):
+    outcome = server.serve(trace, clock)
     served = outcome.outcome == FINISHED
     arrival, finish = outcome.arrival[served], outcome.finish[served]
     times = np.concatenate([arrival, finish])
@@ -92,8 +87,8 @@ def test_littles_law_holds_exactly(trace, machine, clock, cache, asynchronous):
 
 
 @given(**runs)
-def test_iterations_do_not_overlap_and_idle_means_nothing_waits(trace, machine, clock, cache, asynchronous):
-    outcome = replay(trace, machine[1], machine[0], clock, prefix_cache=cache, asynchronous=asynchronous)
+def test_iterations_do_not_overlap_and_idle_means_nothing_waits(trace, server, clock):
+    outcome = server.serve(trace, clock)
     log = outcome.iterations
     assert (log.start[1:] >= log.end[:-1]).all()
     idle = np.flatnonzero(log.start[1:] > log.end[:-1])
@@ -103,17 +98,17 @@ def test_iterations_do_not_overlap_and_idle_means_nothing_waits(trace, machine, 
         assert not waiting.any(), "the replica was idle although somebody was in the system"
 
 
-@given(trace=traces(), machine=machines(IN_ORDER), clock=clocks(), cache=st.booleans(), asynchronous=st.booleans())
-def test_first_come_first_served_lets_nobody_overtake(trace, machine, clock, cache, asynchronous):
-    outcome = replay(trace, machine[1], machine[0], clock, prefix_cache=cache, asynchronous=asynchronous)
+@given(trace=traces(), server=servers(IN_ORDER), clock=clocks())
+def test_first_come_first_served_lets_nobody_overtake(trace, server, clock):
+    outcome = server.serve(trace, clock)
     served = np.flatnonzero(outcome.outcome == FINISHED)
     order = served[np.lexsort((served, outcome.arrival[served]))]
     assert (np.diff(outcome.first_token[order]) >= 0).all()
 
 
 @given(**runs)
-def test_doubling_all_ticks_doubles_all_results(trace, machine, clock, cache, asynchronous):
-    once = replay(trace, machine[1], machine[0], clock, prefix_cache=cache, asynchronous=asynchronous)
+def test_doubling_all_ticks_doubles_all_results(trace, server, clock):
+    once = server.serve(trace, clock)
     slower = IterationClock(
         base=2 * clock.base,
         tokens_ticks=[2 * t for t in clock.tokens_ticks],
@@ -124,19 +119,17 @@ def test_doubling_all_ticks_doubles_all_results(trace, machine, clock, cache, as
         tile_tokens=clock.tile_tokens,
     )
     later = replace(trace, arrival_seconds=2 * trace.arrival_seconds, think_seconds=2 * trace.think_seconds)
-    twice = replay(later, machine[1], machine[0], slower, prefix_cache=cache, asynchronous=asynchronous)
+    twice = server.serve(later, slower)
     served = once.outcome == FINISHED
     np.testing.assert_array_equal(twice.outcome, once.outcome)
     np.testing.assert_array_equal(twice.finish[served], 2 * once.finish[served])
     np.testing.assert_array_equal(twice.first_token[served], 2 * once.first_token[served])
 
 
-@given(**runs)
-def test_caching_never_computes_more_prompt_tokens_unless_somebody_is_preempted(
-    trace, machine, clock, cache, asynchronous
-):
-    with_cache = replay(trace, machine[1], machine[0], clock, prefix_cache=True, asynchronous=asynchronous)
-    without = replay(trace, machine[1], machine[0], clock, prefix_cache=False, asynchronous=asynchronous)
+@given(trace=traces(), server=servers(caches=("vllm-1", "vllm-0.4")), clock=clocks())
+def test_caching_never_computes_more_prompt_tokens_unless_somebody_is_preempted(trace, server, clock):
+    with_cache = server.serve(trace, clock)
+    without = server.serve(trace, clock, prefix_cache=False)
     if with_cache.preemptions.any() or without.preemptions.any():
         return
     np.testing.assert_array_equal(with_cache.outcome, without.outcome)
@@ -146,33 +139,29 @@ def test_caching_never_computes_more_prompt_tokens_unless_somebody_is_preempted(
     assert (with_cache.cached_tokens < trace.prompt_tokens).all(), "at least one token is always computed"
 
 
-@given(trace=traces(), machine=machines(), clock=clocks(), asynchronous=st.booleans())
-def test_a_cache_without_anything_shared_changes_nothing_unless_somebody_is_preempted(
-    trace, machine, clock, asynchronous
-):
+@given(**runs)
+def test_a_cache_without_anything_shared_changes_nothing_unless_somebody_is_preempted(trace, server, clock):
     private = replace(trace, segments=None)
-    with_cache = replay(private, machine[1], machine[0], clock, prefix_cache=True, asynchronous=asynchronous)
-    without = replay(private, machine[1], machine[0], clock, asynchronous=asynchronous)
+    with_cache = server.serve(private, clock)
+    without = server.serve(private, clock, prefix_cache=False)
     if without.preemptions.any():
         return
     for column in COLUMNS:
         np.testing.assert_array_equal(getattr(with_cache, column), getattr(without, column), err_msg=column)
 
 
-@given(machine=machines(), order=st.permutations(range(6)), asynchronous=st.booleans())
-def test_ties_break_by_request_whatever_the_order_in_which_sources_were_created(machine, order, asynchronous):
-    policy, bounds = machine
-
+@given(server=servers(), order=st.permutations(range(6)))
+def test_ties_break_by_request_whatever_the_order_in_which_sources_were_created(server, order):
     def serve(indices: list[int]) -> dict[int, int]:
         env, finish = Environment(initial_time=0), {}
         engine = Engine(
             env,
-            Ledger(bounds, late_release=policy.late_release),
-            policy.policy,
+            Ledger(server.bounds, late_release=server.scheduler.late_release),
+            server.scheduler.policy,
             uniform_clock(100, 1, 2048),
             started=lambda sequence, now: None,
             ended=lambda sequence, now, served: finish.__setitem__(sequence.index, now),
-            asynchronous=asynchronous,
+            asynchronous=server.asynchronous,
         )
         for index in indices:
             sequence = Sequence(index, 50, 5 + 3 * index, 1 + index, 10)

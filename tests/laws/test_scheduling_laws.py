@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.engine import replay as replay_module
-from sim.engine.replay import replay
 from sim.scheduling.ledger import Ledger
-from sim.scheduling.schedulers import SCHEDULERS
-from tests.strategies import clocks, limits, machines, traces
+from sim.scheduling.pinned_prefixes import PinnedPrefixes
+from tests.strategies import clocks, servers, traces
 
 
 def watched(scheduler, ledgers):
@@ -36,14 +35,15 @@ def watched(scheduler, ledgers):
         used = sum(bounds.blocks_for(cohort.computed(s)) for s in cohort.members())
         used += sum(bounds.blocks_for(s.allocated) for s in ledger.partial)
         used += sum(bounds.blocks_for(s.computed) for s in (*ledger.lingering, *ledger.leaving))
-        assert pool.total - pool.free <= used, "blocks are held that nobody uses"
-        if not _shares(ledger):
+        pinned = pool.pinned if isinstance(pool, PinnedPrefixes) else 0
+        assert pool.total - pool.free <= used + pinned, "blocks are held that nobody uses"
+        if not pinned and not _shares(ledger):
             assert pool.total - pool.free == used
         running = {s.index for s in cohort.members()} | {s.index for s in ledger.partial}
         waiting = [s.index for s in ledger.waiting]
         assert not running & set(waiting), "somebody both runs and waits"
         assert len(set(waiting)) == len(waiting)
-        if not (running or ledger.ignored or ledger.preempted or ledger.lingering or ledger.leaving):
+        if not (running or ledger.ignored or ledger.preempted or ledger.lingering or ledger.leaving or pinned):
             assert not waiting, "nothing runs although the machine is empty and somebody waits"
 
     return replace(scheduler, policy=check)
@@ -53,35 +53,28 @@ def _shares(ledger: Ledger) -> bool:
     return any(s.path for s in (*ledger.partial, *ledger.lingering, *ledger.leaving, *ledger.cohort.members()))
 
 
-@given(
-    trace=traces(),
-    machine=machines(),
-    clock=clocks(),
-    cache=st.booleans(),
-    coast=st.booleans(),
-    asynchronous=st.booleans(),
-)
-def test_limits_are_respected_and_blocks_balance(trace, machine, clock, cache, coast, asynchronous):
-    scheduler, bounds = machine
+@given(trace=traces(), server=servers(), clock=clocks(), coast=st.booleans())
+def test_limits_are_respected_and_blocks_balance(trace, server, clock, coast):
     ledgers: list[Ledger] = []
-    options = {"prefix_cache": cache, "coast": coast, "asynchronous": asynchronous}
-    outcome = replay(trace, bounds, watched(scheduler, ledgers), clock, **options)
+    watching = replace(server, scheduler=watched(server.scheduler, ledgers))
+    outcome = watching.serve(trace, clock, coast=coast)
     if ledgers:
         last = ledgers[-1]
-        assert last.pool.free == last.pool.total, "blocks allocated are not blocks freed"
+        # Exception: pinned prefixes stay, and may leave no room for those who wait.
+        pinned = last.pool.pinned if isinstance(last.pool, PinnedPrefixes) else 0
+        assert last.pool.free == last.pool.total - pinned, "blocks allocated are not blocks freed"
         assert last.guaranteed == 0
-        assert not last.waiting
+        assert not last.waiting or pinned
     else:
         assert (outcome.outcome == replay_module.REJECTED).all()
 
 
-@given(trace=traces(), bounds=limits(), clock=clocks(), cache=st.booleans())
-def test_inflight_batching_never_preempts(trace, bounds, clock, cache):
-    outcome = replay(trace, bounds, SCHEDULERS["inflight_batching"], clock, prefix_cache=cache)
-    assert not outcome.preemptions.any()
+@given(trace=traces(), server=servers(("inflight_batching", "inflight_chunked")), clock=clocks())
+def test_inflight_batching_never_preempts(trace, server, clock):
+    assert not server.serve(trace, clock).preemptions.any()
 
 
-@given(trace=traces(), bounds=limits(), clock=clocks(), cache=st.booleans())
-def test_prefill_first_never_mixes_prompts_and_decodes(trace, bounds, clock, cache):
-    log = replay(trace, bounds, SCHEDULERS["prefill_first"], clock, prefix_cache=cache).iterations
+@given(trace=traces(), server=servers(("prefill_first",)), clock=clocks())
+def test_prefill_first_never_mixes_prompts_and_decodes(trace, server, clock):
+    log = server.serve(trace, clock).iterations
     assert not ((log.prompts > 0) & (log.decodes > 0)).any()

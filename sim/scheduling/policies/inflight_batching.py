@@ -73,8 +73,8 @@ def _promised(ledger: Ledger) -> Iterator[Sequence]:
         if not ledger.can_ever_hold(sequence, sequence.prompt + sequence.longest_reply):
             ledger.ignore(sequence)
             continue
-        hit, idle = ledger.pool.match(sequence)
-        available -= ledger.limits.blocks_for(sequence.prompt + sequence.longest_reply) - hit + idle
+        _, used = ledger.pool.match(sequence)
+        available -= ledger.limits.blocks_for(sequence.prompt + sequence.longest_reply) - used
         if available < 0:
             ledger.refusal = Refusal.BLOCKS
             return

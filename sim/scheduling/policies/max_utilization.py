@@ -122,8 +122,8 @@ def _fitting(ledger: Ledger, lookahead: int) -> list[Sequence]:
 def _blocks_needed(ledger: Ledger, sequence: Sequence, lookahead: int) -> int:
     limits = ledger.limits
     if not sequence.allocated:
-        hit, idle = ledger.pool.match(sequence)
-        return limits.blocks_for(sequence.tokens) - hit + idle
+        _, used = ledger.pool.match(sequence)
+        return limits.blocks_for(sequence.tokens) - used
     if not sequence.is_decoding:
         return 0
     computed = ledger.cohort.computed(sequence)

@@ -17,7 +17,7 @@ from sim.scheduling.cohort import Cohort
 from sim.scheduling.flight import Flight
 from sim.scheduling.prefix_cache import PrefixCache
 from sim.scheduling.sequence import Sequence
-from tests.strategies import traces
+from tests.strategies import symbols, traces
 from workloads.trace import Segments, Trace
 
 
@@ -92,17 +92,6 @@ class BlockByBlock:
                     self.unhashed += 1
 
 
-def symbols(trace: Trace) -> list[list[Hashable]]:
-    """Spell out every token that a request may write."""
-    assert trace.segments is not None
-    spelled = []
-    for request in range(len(trace)):
-        prompt = [(key, start + k) for key, start, n in trace.segments.row(request) for k in range(n)]
-        own = range(len(prompt), int(trace.prompt_tokens[request] + trace.output_tokens[request]))
-        spelled.append([*prompt, *((-1 - request, p) for p in own)])
-    return spelled
-
-
 class TwoCaches(RuleBasedStateMachine):
     """Admit, decode, finish and preempt at random in both caches, and compare them after every step."""
 
@@ -129,11 +118,11 @@ class TwoCaches(RuleBasedStateMachine):
         for writer in self.running:
             self.plain.register(writer.index, self.cohort.computed(writer))
         found = self.plain.match(sequence.index, sequence.tokens)
-        hit, idle = self.cache.match(sequence)
+        hit, used = self.cache.match(sequence)
         assert hit == len(found)
-        assert idle == sum(not self.plain.users[block] for block in found)
+        assert used == sum(self.plain.users[block] > 0 for block in found)
         blocks = -(-sequence.tokens // self.cache.block_tokens)
-        if blocks - hit + idle > self.cache.free:
+        if blocks - used > self.cache.free:
             return
         self.waiting.remove(sequence)
         self.plain.admit(sequence.index, sequence.tokens, found)

@@ -1,0 +1,35 @@
+"""The prefix caches by name, each with the ledger that goes with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from sim.scheduling.batch import Limits
+from sim.scheduling.copying_ledger import CopyingLedger
+from sim.scheduling.ledger import Ledger
+from sim.scheduling.pinned_prefixes import PinningLedger
+
+CACHES: dict[str, Callable[..., Ledger]] = {
+    "none": Ledger,
+    "vllm-1": partial(Ledger, prefix_cache=True),
+    "vllm-0.4": CopyingLedger,
+    "vllm-0.3": PinningLedger,
+}
+"""`vllm-0.4` goes with the policy `prefill_first` only; `vllm-0.3` caches what clients declare (`Sequence.prefix`)."""
+
+
+def ledger_for(limits: Limits, prefix_cache: bool | str, *, late_release: bool = False) -> Ledger:
+    """Return an empty ledger with a prefix cache of `CACHES`; True is ``vllm-1``, False ``none``.
+
+    `late_release` : see `Ledger`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such cache.
+    """
+    name = prefix_cache if isinstance(prefix_cache, str) else "vllm-1" if prefix_cache else "none"
+    if name not in CACHES:
+        raise ValueError(f"prefix_cache is {prefix_cache!r}; allowed: True, False, {', '.join(CACHES)}")
+    return CACHES[name](limits, late_release=late_release)
