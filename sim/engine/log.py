@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,9 +46,9 @@ class Log:
         self.short = array("i")
         self.gaps = array("q")
         """Ends of gaps between tokens that the rows do not show, each followed by the gap itself [ticks]."""
-        self.chunks = array("q")
+        self.chunks = array("i")
         """Of each chunk of a prompt: row, request, tokens computed before it, its tokens, 1 if it ends the prompt."""
-        self.pauses = array("q")
+        self.pauses = array("i")
         """Row, request, and 1 if it was preempted before that row, 0 if it decodes and sits that row out."""
         self.moves = array("q")
         """Row and number of KV blocks, in turn, where blocks were moved from or to the memory of the host."""
@@ -69,10 +70,14 @@ class Log:
     def columns(self) -> Iterations:
         """Return the rows as arrays."""
         wide = np.frombuffer(self.long, dtype=np.int64).reshape(-1, len(LONG))
-        narrow = np.frombuffer(self.short, dtype=np.int32).reshape(-1, len(SHORT)).astype(np.int64)
-        values = {name: wide[:, i] for i, name in enumerate(LONG)} | {n: narrow[:, i] for i, n in enumerate(SHORT)}
-        lists = {"gaps": (self.gaps, 2), "chunks": (self.chunks, 5), "pauses": (self.pauses, 3)}
-        values |= {n: np.frombuffer(rows, dtype=np.int64).reshape(-1, width) for n, (rows, width) in lists.items()}
+        narrow = np.frombuffer(self.short, dtype=np.int32).reshape(-1, len(SHORT))
+        values: dict[str, Any] = {name: wide[:, i] for i, name in enumerate(LONG)}
+        values |= {name: narrow[:, i] for i, name in enumerate(SHORT)}
+        # Its square does not always fit 32 bits.
+        values["iterations"] = values["iterations"].astype(np.int64)
+        values["gaps"] = np.frombuffer(self.gaps, dtype=np.int64).reshape(-1, 2)
+        values["chunks"] = np.frombuffer(self.chunks, dtype=np.int32).reshape(-1, 5)
+        values["pauses"] = np.frombuffer(self.pauses, dtype=np.int32).reshape(-1, 3)
         return Iterations(**values)
 
 
@@ -90,20 +95,20 @@ class Iterations:
     context: npt.NDArray[np.int64]
     pairs: npt.NDArray[np.int64]
     iterations: npt.NDArray[np.int64]
-    decodes: npt.NDArray[np.int64]
-    prompts: npt.NDArray[np.int64]
-    samples: npt.NDArray[np.int64]
-    joined: npt.NDArray[np.int64]
-    returned: npt.NDArray[np.int64]
-    new_tokens: npt.NDArray[np.int64]
-    cached_context: npt.NDArray[np.int64]
-    free_blocks: npt.NDArray[np.int64]
-    waiting: npt.NDArray[np.int64]
-    preempted: npt.NDArray[np.int64]
-    refusal: npt.NDArray[np.int64]
+    decodes: npt.NDArray[np.int32]
+    prompts: npt.NDArray[np.int32]
+    samples: npt.NDArray[np.int32]
+    joined: npt.NDArray[np.int32]
+    returned: npt.NDArray[np.int32]
+    new_tokens: npt.NDArray[np.int32]
+    cached_context: npt.NDArray[np.int32]
+    free_blocks: npt.NDArray[np.int32]
+    waiting: npt.NDArray[np.int32]
+    preempted: npt.NDArray[np.int32]
+    refusal: npt.NDArray[np.int32]
     gaps: npt.NDArray[np.int64]
-    chunks: npt.NDArray[np.int64]
-    pauses: npt.NDArray[np.int64]
+    chunks: npt.NDArray[np.int32]
+    pauses: npt.NDArray[np.int32]
 
     @property
     def duration(self) -> npt.NDArray[np.int64]:

@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 PARTS = {
     "seats": "waiting for a seat",
-    "token_budget": "waiting for room in the token budget of an iteration",
+    "token_budget": "waiting for room in an iteration",
     "kv_blocks": "waiting for KV blocks",
-    "policy": "waiting because the policy admitted nobody",
-    "behind_prefill": "arrived while prompts of others were computed",
-    "behind_decode": "arrived while others decoded",
-    "own_prefill": "own prompt",
-    "shared_prefill": "others in the iterations of the own prompt",
-    "own_decode": "own decoding",
-    "prefill_stall": "decoding stalled by prompts of others",
-    "held": "decoding paused for want of tokens or KV blocks",
-    "preemption": "preempted, and computed anew",
-    "host": "host work of the own iterations",
+    "policy": "waiting until the policy admits anybody",
+    "behind_prefill": "waiting for a prompt in flight",
+    "behind_decode": "waiting for a decode in flight",
+    "own_prefill": "computing the own prompt",
+    "shared_prefill": "others' work beside the own prompt",
+    "own_decode": "decoding",
+    "prefill_stall": "stalls by prompts of others",
+    "held": "pauses for want of tokens or KV blocks",
+    "preemption": "preemption and recomputation",
+    "host": "host work",
 }
 """The parts of a latency, in words; see `Attribution`."""
 
@@ -197,10 +197,10 @@ class _States:
         served = replay.outcome == FINISHED
         self.requests = np.flatnonzero(served)
         self.arrival = replay.arrival[self.requests]
-        chunks = log.chunks[served[log.chunks[:, 1]]]
+        chunks = log.chunks[served[log.chunks[:, 1]]].astype(np.int64)  # pairs of query and key need 64 bits
         # An asynchronous engine may take the seat of somebody whose last token is about to come.
         going = log.end[log.pauses[:, 0] - 1] < replay.finish[log.pauses[:, 1]]
-        pauses = log.pauses[served[log.pauses[:, 1]] & going]
+        pauses = log.pauses[served[log.pauses[:, 1]] & going].astype(np.int64)
         self.held = pauses[pauses[:, 2] == 0, :2]
         self.admitted = np.empty(len(served), dtype=np.int64)
         self.admitted[chunks[::-1, 1]] = chunks[::-1, 0]  # the last assignment, the first chunk, stays
@@ -257,7 +257,7 @@ def _add_prefill(parts: Integers, rows: _Rows, states: _States) -> None:
     for part in _WAITS:
         parts[part, request] += rows.waited[part, states.computed] - rows.waited[part, admitted]
     parts[_POLICY, request] -= rows.gap[admitted]
-    row, request, cached, tokens, ends = states.chunks.T
+    row, request, cached, tokens, ends = states.chunks.astype(np.int64).T
     pairs = tokens * cached + tokens * (tokens + 1) // 2
     sums = (column.tolist() for column in (ends, tokens, pairs, cached))
     alone = [rows.clock.iteration(end, new, pair, old, 0, 0) for end, new, pair, old in zip(*sums, strict=True)]
