@@ -55,8 +55,10 @@ class Claim:
 
 
 def claims(comparison: Comparison) -> list[Claim]:
-    """Return the article's claims with what the data say, for every pair of arms that tells."""
+    """Return the article's claims with what the data say, for every pair of policies that tells."""
     table = comparison.differences
+    if not (table.effect == "policy").any():
+        return []  # the article's claims are about policies
     found = []
     scopes = ("no cache", "prefix cache") if _shares(comparison) else ("no cache",)
     for scope in scopes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from experiments.options import Options
 from sim.results.intervals import Interval, Paired, paired, replicated
 from sim.results.percentiles import Floats
 from sim.scenario import Machine, Scenario
+from sim.systems import System
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,13 +35,28 @@ PAIRED_QUANTITIES = (
 
 
 @dataclass(frozen=True)
+class Arm:
+    """One way to serve.
+
+    Attributes
+    ----------
+    scenario, machine : how; only policies share a machine. The scenario has no trace of its own.
+    system : the product, None for a policy.
+    """
+
+    scenario: Scenario
+    machine: Machine
+    system: System | None = None
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Everything that a comparison found.
 
     Attributes
     ----------
     options : as run, with every default filled in.
-    scenario, machine : what all arms share.
+    by_name : the arms in order, by name.
     cells : by arm and requests per second.
     capacities : served requests per second of each arm with all requests at once, one a replication.
     notes : what a reader must know about the workload.
@@ -49,8 +65,7 @@ class Comparison:
     """
 
     options: Options
-    scenario: Scenario
-    machine: Machine
+    by_name: Mapping[str, Arm]
     cells: dict[tuple[str, float], Cell]
     capacities: dict[str, Floats]
     notes: tuple[str, ...]
@@ -58,9 +73,24 @@ class Comparison:
     interrupted: bool = False
 
     @property
+    def arms(self) -> tuple[str, ...]:
+        """The names of the arms, in order."""
+        return tuple(self.by_name)
+
+    @property
+    def machine(self) -> Machine:
+        """What all policies share; of systems, that of the first: only model and devices are common."""
+        return self.by_name[self.arms[0]].machine
+
+    @property
+    def systems(self) -> dict[str, System]:
+        """The products compared, by name; empty if the arms are policies."""
+        return {name: arm.system for name, arm in self.by_name.items() if arm.system}
+
+    @property
     def devices(self) -> int:
         """Devices of the replica."""
-        return self.scenario.tensor
+        return self.by_name[self.arms[0]].scenario.tensor
 
     @property
     def recorded(self) -> bool:
@@ -69,13 +99,13 @@ class Comparison:
 
     @property
     def capacity(self) -> float:
-        """Of `prefill_first` without cache [requests/s]."""
-        return float(self.capacities[ARMS[0]].mean())
+        """Of the first arm: of policies, `prefill_first` without cache [requests/s]."""
+        return float(self.capacities[self.arms[0]].mean())
 
     @cached_property
     def loads(self) -> tuple[Load, ...]:
         """The loads that were run, ascending."""
-        return tuple(cell.load for (arm, _), cell in self.cells.items() if arm == ARMS[0])
+        return tuple(cell.load for (arm, _), cell in self.cells.items() if arm == self.arms[0])
 
     def cell(self, arm: str, load: Load) -> Cell:
         """Return one arm at one load."""
@@ -87,10 +117,12 @@ class Comparison:
 
         If there is none, the highest at which every arm is stable; else the lowest.
         """
-        stable = [load for load in self.loads if all(self.cell(arm, load).verdict.stable for arm in ARMS)]
+        stable = [load for load in self.loads if all(self.cell(arm, load).verdict.stable for arm in self.arms)]
         p99 = LEVELS.index(0.99)
         known = [
-            load for load in stable if not any(self.cell(arm, load).percentiles["TTFT"][p99].refused for arm in ARMS)
+            load
+            for load in stable
+            if not any(self.cell(arm, load).percentiles["TTFT"][p99].refused for arm in self.arms)
         ]
         return (known or stable or [self.loads[0]])[-1]
 
@@ -99,9 +131,9 @@ class Comparison:
         """One row for each arm, load and number; times in seconds; see `_cell_rows`."""
         import pandas as pd
 
-        rows = [row for cell in self.cells.values() for row in _cell_rows(cell)]
+        rows = [row for cell in self.cells.values() for row in _cell_rows(cell, self._named(cell.arm))]
         for arm, values in self.capacities.items():
-            head = {"arm": arm, **_arm(arm), "load": np.inf, "verdict": "saturated"}
+            head = {**self._named(arm), "load": np.inf, "verdict": "saturated"}
             capacity, work = replicated(values), replicated(self.devices / values)
             rows += [{**head, "metric": "capacity_requests_per_second", **_numbers(capacity)}]
             rows += [{**head, "metric": SATURATED, **_numbers(work)}]
@@ -109,13 +141,19 @@ class Comparison:
         numbers = ("estimate", "low", "high", "samples", "method", "verdict")
         return pd.DataFrame(rows, columns=[*columns, *numbers])
 
+    def _named(self, arm: str) -> dict[str, Any]:
+        """Return the columns that say which arm a row is about."""
+        chosen = self.by_name[arm]
+        policy = chosen.system.rules.policy if chosen.system else arm.removesuffix(CACHED)
+        return {"arm": arm, "policy": policy, "prefix_cache": chosen.scenario.prefix_cache}
+
     @cached_property
     def differences(self) -> pd.DataFrame:
         """One row for each pair of arms, load and number: second minus first, same traces; see `_pairs`."""
         import pandas as pd
 
         rows: list[dict[str, Any]] = []
-        for effect, within, first, second in _pairs():
+        for effect, within, first, second in _pairs(self):
             head = {"effect": effect, "within": within, "first": first, "second": second}
             for load in self.loads:
                 a, b = self.cell(first, load), self.cell(second, load)
@@ -129,22 +167,22 @@ class Comparison:
         return pd.DataFrame(rows, columns=[*columns, *numbers, "method"])
 
 
-def _pairs() -> Iterator[tuple[str, str, str, str]]:
-    """Yield (what differs, what is the same, first arm, second arm)."""
+def _pairs(comparison: Comparison) -> Iterator[tuple[str, str, str, str]]:
+    """Yield (what differs, what is the same, first arm, second arm); every system against the first."""
+    if comparison.systems:
+        first, *others = comparison.arms
+        yield from (("system", "model and devices", first, other) for other in others)
+        return
     for cache, within in (("", "no cache"), (CACHED, "prefix cache")):
         yield "policy", within, POLICIES[0] + cache, POLICIES[1] + cache
     for policy in POLICIES:
         yield "cache", policy, policy, policy + CACHED
 
 
-def _arm(arm: str) -> dict[str, Any]:
-    return {"policy": arm.removesuffix(CACHED), "prefix_cache": arm.endswith(CACHED)}
-
-
-def _cell_rows(cell: Cell) -> Iterator[dict[str, Any]]:
+def _cell_rows(cell: Cell, named: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield percentiles (metric TTFT, TPOT, ITL or E2E with a level) and the other numbers (level NaN) of a cell."""
     load, verdict = cell.load, cell.verdict
-    head = {"arm": cell.arm, **_arm(cell.arm), "load": load.requests_per_second}
+    head = {**named, "load": load.requests_per_second}
     head |= {"share_of_capacity": load.share_of_capacity, "speed": load.speed}
     head |= {"verdict": "stable" if verdict.stable else "overloaded"}
     for metric in LATENCIES:

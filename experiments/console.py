@@ -14,7 +14,7 @@ import numpy as np
 from experiments import words
 from experiments.cell import COUNTS, LEVELS, Cell, Load
 from experiments.claims import Claim, claims, signed
-from experiments.comparison import ARMS, CACHED, Comparison
+from experiments.comparison import CACHED, Comparison
 from experiments.figures.words import three_digits
 from sim.results.intervals import replicated
 
@@ -81,6 +81,9 @@ def _head(console: Console, comparison: Comparison) -> None:
     took = f"{three_digits(simulated / 3600)} h simulated in {comparison.elapsed_seconds:.1f} s"
     paragraph(console, f"{words.TITLE} · {words.machine(comparison)} · {words.workload(comparison)}", 2, "bold")
     paragraph(console, f"evidence: {words.evidence(comparison)} · {words.sampling(comparison)} · {took}", 2)
+    for name in comparison.systems:
+        facts = words.as_run(comparison, name)
+        paragraph(console, f"- {name}: {' · '.join(f'{what} {value}' for what, value in facts.items())}", 4)
     if comparison.interrupted:
         console.print("INTERRUPTED: only the loads that were finished are shown.", style="bold yellow")
 
@@ -88,7 +91,7 @@ def _head(console: Console, comparison: Comparison) -> None:
 def _load(console: Console, comparison: Comparison, load: Load) -> None:
     wide = console.width >= WIDE
     title = f"load {load.short}"
-    names = [_name(arm, wide) for arm in ARMS]
+    names = [words.label(comparison, arm) if comparison.systems else _name(arm, wide) for arm in comparison.arms]
     width = max(len(name) for name in names)
     # A narrow terminal has no room for the bounds of E2E, nor for a verdict that is "stable" in every row of numbers.
     widths = (8, 22, 22, 20, 7, 7) if wide else (8, 22, 20, 7, 7)
@@ -99,14 +102,14 @@ def _load(console: Console, comparison: Comparison, load: Load) -> None:
         console.print(title, style="bold")
         title = ""
     console.print(_columns(title, width, heads[: len(widths)], widths), style="bold", soft_wrap=True)
-    for arm, name in zip(ARMS, names, strict=True):
+    for arm, name in zip(comparison.arms, names, strict=True):
         cell = comparison.cell(arm, load)
         if cell.verdict.stable:
             console.print(_columns(name, width, _numbers(cell, wide)[: len(widths)], widths), soft_wrap=True)
         else:
             console.print(f"{name:<{width}}  {words.overload(cell)}", style="yellow", soft_wrap=True)
     for count in COUNTS:
-        found = [comparison.cell(arm, load).counts[count] for arm in ARMS]
+        found = [comparison.cell(arm, load).counts[count] for arm in comparison.arms]
         if any(found):
             console.print(f"{count}, in the order of the arms: {', '.join(f'{n:,}' for n in found)}", style="dim")
 
@@ -175,10 +178,11 @@ def _known(row: Any) -> bool:
 
 
 def _claims(console: Console, comparison: Comparison) -> None:
-    console.print("\nWhat the article says, and what came out here", style="bold")
     answers: dict[str, list[Claim]] = {}
     for claim in claims(comparison):
         answers.setdefault(claim.says, []).append(claim)
+    if answers:
+        console.print("\nWhat the article says, and what came out here", style="bold")
     for says, found in answers.items():
         console.print(f"- {says}:")
         width = max(len(claim.scope) for claim in found)

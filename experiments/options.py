@@ -35,7 +35,15 @@ def _numbers(_: type, tokens: Sequence[Token]) -> tuple[float, ...]:
         raise ValueError("allowed: numbers with commas between, e.g. 0.5,1,2") from None
 
 
+def _names(_: type, tokens: Sequence[Token]) -> tuple[str, ...]:
+    """Read ``A,B`` from the command line."""
+    return tuple(name.strip() for token in tokens for name in token.value.split(","))
+
+
 _Numbers = Parameter(converter=_numbers, n_tokens=1, accepts_keys=False, negative="")
+_Names = Parameter(converter=_names, n_tokens=1, accepts_keys=False, negative="")
+MOST_SYSTEMS = 7
+"""More lines cannot be told apart in a figure."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,14 @@ class Options:
         Parameter(
             help="chat (generated), a public trace such as azure-conv-2023 or mooncake-conversation, or the path of a "
             "trace file [default: chat]"
+        ),
+    ] = None
+    systems: Annotated[
+        tuple[str, ...] | None,
+        _Names,
+        Parameter(
+            help="A,B,..: compare these products, each with its own limits and overheads, instead of policies on one "
+            "machine; `systems` lists them, a path of a .toml is one too [default: the policies]"
         ),
     ] = None
     hardware: Annotated[
@@ -95,7 +111,8 @@ class Options:
         Parameter(help="objective for each further token [s; default: 0.2, MLPerf Inference Llama-2-70B server]"),
     ] = None
     utilisation: Annotated[
-        float | None, Parameter(help="part of the memory that the server may use [0 to 1; default: 0.9]")
+        float | None,
+        Parameter(help="part of the memory that the server may use [0 to 1; default: 0.9; systems: each its own]"),
     ] = None
     max_tokens: Annotated[
         str | None,
@@ -164,7 +181,7 @@ def completed(options: Options) -> Options:
         speed=(1.0,) if recorded else None,
         slo_ttft=2.0,
         slo_tpot=0.2,
-        utilisation=0.9,
+        utilisation=None if options.systems else 0.9,
         max_tokens="auto",
         system_prompt=0 if recorded else 512,
         spread_ties=True if recorded else None,
@@ -207,12 +224,16 @@ def _converted(value: Any, kind: type | UnionType, place: str) -> Any:
         return str(value)
     if kind in (int, bool) and type(value) is kind:
         return value
-    if kind not in (int, float, str, bool):
+    texts = value if isinstance(value, list) else [value]
+    if kind == tuple[str, ...] and all(isinstance(text, str) for text in texts):
+        return tuple(texts)
+    if kind == tuple[float, ...]:
         numbers = value if isinstance(value, list) else [value]
         if numbers and all(isinstance(x, int | float) and not isinstance(x, bool) for x in numbers):
             return tuple(float(number) for number in numbers)
     names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-    allowed = next((words for known, words in names.items() if kind is known), "a list of numbers")
+    lists = "a list of texts" if kind == tuple[str, ...] else "a list of numbers"
+    allowed = next((words for known, words in names.items() if kind is known), lists)
     raise ValueError(f"{place} is {value!r}; allowed: {allowed}")
 
 
@@ -230,7 +251,13 @@ def _check(options: Options) -> None:
         _require(value is None or value >= least, name, value, f"a whole number, at least {least}")
     for name in ("slo_ttft", "slo_tpot"):
         _require(getattr(options, name) > 0, name, getattr(options, name), "a positive number of seconds")
-    _require(0 < options.utilisation <= 1, "utilisation", options.utilisation, "above 0, at most 1")  # type: ignore[operator]
+    share = options.utilisation
+    _require(share is None or 0 < share <= 1, "utilisation", share, "above 0, at most 1")
+    systems = options.systems
+    several = systems is None or 2 <= len(systems) == len(set(systems)) <= MOST_SYSTEMS
+    _require(
+        several, "systems", ",".join(systems or ()), f"2 to {MOST_SYSTEMS} different ones, as `systems` lists them"
+    )
     for name, unit in (("load", "positive numbers of requests/s"), ("speed", "positive numbers")):
         values = getattr(options, name) or (1.0,)
         _require(all(0 < value < finite for value in values), name, getattr(options, name), unit)

@@ -15,7 +15,7 @@ import numpy as np
 
 from experiments import files, words
 from experiments.claims import claims, signed
-from experiments.comparison import ARMS, CACHED, POLICIES, Comparison
+from experiments.comparison import CACHED, POLICIES, Comparison
 from experiments.figures.words import three_digits
 from experiments.options import Options, as_table
 from experiments.pictures import Picture, pictures
@@ -81,7 +81,7 @@ def write(comparison: Comparison, folder: Path, advance: Callable[[float], None]
     advance(0.3)
     if comparison.interrupted:
         return paths
-    paths += [_bench(comparison, arm, folder) for arm in ARMS]
+    paths += [_bench(comparison, arm, folder) for arm in comparison.arms]
     advance(0.45)
     drawn = []
     for picture in pictures(comparison):
@@ -96,8 +96,10 @@ def write(comparison: Comparison, folder: Path, advance: Callable[[float], None]
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
     """Return the comparison as one object: what was asked, what came out, and what it means."""
+    systems = {"systems": {arm: words.as_run(comparison, arm) for arm in comparison.systems}}
     return {
         "experiment": "sched_compare",
+        **(systems if comparison.systems else {}),
         "options": as_table(comparison.options),
         "interrupted": comparison.interrupted,
         "machine": words.machine(comparison),
@@ -129,7 +131,7 @@ def requests(comparison: Comparison) -> pd.DataFrame:
             named = table.assign(arm=cell.arm, load=cell.load.requests_per_second, seed=seed)
             tables.append(named[["arm", "load", "seed", *table.columns]].assign(counted=steady(result.arrival_seconds)))
     whole = pd.concat(tables, ignore_index=True)
-    return whole.astype({"arm": pd.CategoricalDtype(list(ARMS))})
+    return whole.astype({"arm": pd.CategoricalDtype(list(comparison.arms))})
 
 
 def versions() -> dict[str, str]:
@@ -158,13 +160,10 @@ def _report(comparison: Comparison, drawn: list[tuple[Picture, Path]], folder: P
         [
             ("machine", words.machine(comparison)),
             ("workload", words.workload(comparison)),
-            ("policies", " and ".join(POLICIES) + ", each with and without prefix cache"),
+            _compared(comparison),
             ("evidence", words.evidence(comparison)),
             ("sampling", words.sampling(comparison)),
-            (
-                "KV cache",
-                f"{comparison.machine.limits.blocks:,} blocks of {comparison.machine.limits.block_tokens} tokens",
-            ),
+            ("KV cache", _pool(comparison)),
         ],
         [(svg.read_text(encoding="utf-8"), picture.alt, picture.sentence) for picture, svg in drawn],
         all_tables(comparison),
@@ -174,8 +173,26 @@ def _report(comparison: Comparison, drawn: list[tuple[Picture, Path]], folder: P
     )
 
 
+def _compared(comparison: Comparison) -> tuple[str, str]:
+    if comparison.systems:
+        return "systems", ", ".join(words.label(comparison, arm) for arm in comparison.arms)
+    return "policies", " and ".join(POLICIES) + ", each with and without prefix cache"
+
+
+def _pool(comparison: Comparison) -> str:
+    limits = comparison.machine.limits
+    if comparison.systems:
+        return "each system's own, see the table of systems"
+    return f"{limits.blocks:,} blocks of {limits.block_tokens} tokens"
+
+
 def headline(comparison: Comparison) -> str:
-    """Return the finding in a sentence: what in-flight batching does to first and last token at the load shown."""
+    """Return the finding in a sentence: what in-flight batching does to first and last token at the load shown.
+
+    Of systems, what each does against the first.
+    """
+    if comparison.systems:
+        return _headline_of_systems(comparison)
     table, load = comparison.differences, comparison.shown
     pair = table[(table.effect == "policy") & (table.within == "no cache") & (table.load == load.requests_per_second)]
     first, last = (pair[pair.metric == metric].iloc[0] for metric in ("mean_ttft_seconds", "mean_end_to_end_seconds"))
@@ -186,6 +203,22 @@ def headline(comparison: Comparison) -> str:
         f"In-flight batching gives the first token {_change(first)} and the last token {_change(last)} "
         f"than prefill first, on average {where}"
     )
+
+
+def _headline_of_systems(comparison: Comparison) -> str:
+    table, load = comparison.differences, comparison.shown
+    where = f"at {three_digits(load.requests_per_second)} requests/s ({100 * load.share_of_capacity:.0f} % load)"
+    parts = []
+    for arm in comparison.arms[1:]:
+        pair = table[(table.second == arm) & (table.load == load.requests_per_second)]
+        first, last = (
+            pair[pair.metric == metric].iloc[0] for metric in ("mean_ttft_seconds", "mean_end_to_end_seconds")
+        )
+        if np.isnan(first.low):
+            parts.append(f"{arm} cannot be compared there")
+        else:
+            parts.append(f"{arm} gives the first token {_change(first)} and the last {_change(last)}")
+    return f"Against {comparison.arms[0]}, on average {where}: {'; '.join(parts)}"
 
 
 def _change(row: Any) -> str:

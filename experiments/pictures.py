@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments import figures
 from experiments.cell import LEVELS, Cell
-from experiments.comparison import ARMS, POLICIES, Comparison
+from experiments.comparison import POLICIES, Comparison
 from sim.engine.clock import seconds
 from sim.results.percentiles import BEYOND, Floats, Integers
 from sim.results.result import Result
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TIMELINE_SECONDS = 4.0
+MOST_REPLICAS = 3  # below each other, to be legible
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def pictures(comparison: Comparison) -> Iterator[Picture]:
 
 def _survival(comparison: Comparison, metric: str) -> Iterator[Picture]:
     load = comparison.shown
-    cells = {arm: comparison.cell(arm, load) for arm in ARMS}
+    cells = {arm: comparison.cell(arm, load) for arm in comparison.arms}
     curves = {arm: _pooled(cell, metric) for arm, cell in cells.items() if cell.verdict.stable}
     curves = {arm: curve for arm, curve in curves.items() if _samples(*curve) >= 2 * BEYOND}
     if not curves:
@@ -79,16 +80,29 @@ def _load_latency(comparison: Comparison, metric: str) -> Iterator[Picture]:
 
 
 def _timeline(comparison: Comparison) -> Picture:
-    results = {policy: comparison.cell(policy, comparison.shown).results[0] for policy in POLICIES}
-    begin, end = longest_pause(results[POLICIES[0]])
+    drawn = comparison.arms[:MOST_REPLICAS] if comparison.systems else POLICIES
+    results = {arm: comparison.cell(arm, comparison.shown).results[0] for arm in drawn}
+    begin, end = longest_pause(results[drawn[0]])
     margin = max(TIMELINE_SECONDS - (end - begin), end - begin) / 2
     begin, end = max(0.0, begin - margin), end + margin
     return Picture(
         "timeline",
         figures.timeline(results, begin, end),
         figures.timeline_alt(results, begin, end),
+        _timeline_sentence(comparison, drawn),
+    )
+
+
+def _timeline_sentence(comparison: Comparison, drawn: tuple[str, ...]) -> str:
+    if comparison.systems:
+        some = "" if len(drawn) == len(comparison.arms) else f"the first {len(drawn)} of "
+        return (
+            f"One replica of {some}the systems, the same requests, around the longest pause that {drawn[0]} makes "
+            "running replies take (first replication)."
+        )
+    return (
         "One replica without cache, the same requests under both policies, around the longest pause that prefill first "
-        "makes running replies take (first replication).",
+        "makes running replies take (first replication)."
     )
 
 

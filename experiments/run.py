@@ -20,8 +20,11 @@ COMMANDS = (
         "experiments.sched_compare:sched_compare",
         "Which scheduler answers sooner, and what a cache saves.",
     ),
+    ("explain", "experiments.explain:explain", "Where the time of the slowest requests goes."),
+    ("systems", "experiments.systems:systems", "What each serving system does and can do, at its date."),
     ("hardware", "experiments.hardware:hardware", "What the chips are, each number with its source."),
     ("sizing", "experiments.sizing:sizing", "How many cards a model needs, beside what the article recommends."),
+    ("tp_scaling", "experiments.tp_scaling:tp_scaling", "How many cards should share a model."),
     ("conformance", "experiments.conformance:conformance", "Whether our batches are those of the real schedulers."),
     ("benchmark", "experiments.benchmark:run", "How fast the simulator is on this machine."),
 )

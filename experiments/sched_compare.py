@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,13 +12,14 @@ import numpy as np
 from cyclopts import Parameter
 
 from experiments.cell import Cell, Load
-from experiments.comparison import ARMS, Comparison
+from experiments.comparison import ARMS, Arm, Comparison
 from experiments.options import Options, completed, merged, read
 from experiments.workload import Workload
+from sim import systems
 from sim.results.goodput import Objectives
 from sim.results.percentiles import Floats
 from sim.results.result import Result
-from sim.scenario import Machine, Scenario, arms, simulate
+from sim.scenario import Scenario, arms, simulate
 from workloads.trace import Trace
 
 NOTHING = Options()
@@ -34,8 +36,8 @@ def sched_compare(
 ) -> int:
     """Compare prefill-first and in-flight batching, with and without prefix cache, on the same requests.
 
-    Ends with what the data say about the article's three claims, and leaves a report, figures, tables and a
-    config.toml that repeats the run.
+    Or products, each with its own limits and overheads: --systems vllm-0.2.7,vllm-0.33. Of policies, says what the data
+    say about the article's three claims. Leaves a report, figures, tables and a config.toml that repeats the run.
     """
     from experiments import console, output
 
@@ -58,7 +60,7 @@ def sched_compare(
 
 
 def run(options: Options, advance: Callable[[float], None] = lambda _: None) -> Comparison:
-    """Simulate every arm at every load; all arms see the same traces and share one machine.
+    """Simulate every arm at every load; all arms see the same traces, and policies share one machine.
 
     Parameters
     ----------
@@ -72,9 +74,8 @@ def run(options: Options, advance: Callable[[float], None] = lambda _: None) -> 
     """
     begin = time.perf_counter()
     options = completed(options)
-    template = scenario_of(options, None)
-    machine = template.machine
-    workload = Workload(options, machine.limits.context)
+    by_name = _arms(options)
+    workload = Workload(options, min(arm.machine.limits.context for arm in by_name.values()))
     seeds = range(1, int(options.seeds or 1) + 1)
     cells: dict[tuple[str, float], Cell] = {}
     capacities: dict[str, Floats] = {}
@@ -84,19 +85,19 @@ def run(options: Options, advance: Callable[[float], None] = lambda _: None) -> 
     try:
         bursts = [workload.trace(np.inf, seed) for seed in seeds]
         notes = (*bursts[0].notes, workload.prefix_note)
-        capacities = _capacities(options, machine, bursts)
-        loads = _loads(options, workload, float(capacities[ARMS[0]].mean()))
+        capacities = _capacities(by_name, bursts)
+        loads = _loads(options, workload, float(next(iter(capacities.values())).mean()))
         advance(1 / (len(loads) + 1))
         for done, load in enumerate(loads, start=2):
             traces = [workload.trace(load.requests_per_second, seed) for seed in seeds]
-            cells |= _cells(options, machine, load, traces)
+            cells |= _cells(options, by_name, load, traces)
             advance(done / (len(loads) + 1))
     except KeyboardInterrupt:
         interrupted = True
     if loads and not options.is_recorded:
         options = merged(options, Options(load=tuple(load.requests_per_second for load in loads)))
     elapsed = time.perf_counter() - begin
-    return Comparison(options, template, machine, cells, capacities, notes, elapsed, interrupted)
+    return Comparison(options, by_name, cells, capacities, notes, elapsed, interrupted)
 
 
 def capacity(result: Result) -> float:
@@ -135,15 +136,38 @@ def scenario_of(options: Options, trace: Trace | None) -> Scenario:
     )
 
 
-def _serve(options: Options, machine: Machine, trace: Trace) -> list[Result]:
-    """Return the result of each of `ARMS` on the same requests."""
-    scenarios = arms(scenario_of(options, trace))
-    return [simulate(scenarios[arm], machine) for arm in ARMS]
+def _arms(options: Options) -> dict[str, Arm]:
+    """Return what is compared, without a trace."""
+    template = scenario_of(options, None)
+    if not options.systems:
+        machine, scenarios = template.machine, arms(template)
+        return {name: Arm(scenarios[name], machine) for name in ARMS}
+    found = {}
+    for system in map(systems.load, options.systems):
+        scenario = systems.scenario(
+            system,
+            template.trace,
+            hardware=template.hardware,
+            model=template.model,
+            precision=template.precision,
+            tensor=template.tensor,
+            context=options.context,
+            utilisation=options.utilisation,
+        )
+        found[system.name] = Arm(scenario, scenario.machine, system)
+    if len(found) < len(options.systems):
+        raise ValueError(f"--systems is {','.join(options.systems)}; allowed: systems of different names")
+    return found
 
 
-def _capacities(options: Options, machine: Machine, bursts: list[Trace]) -> dict[str, Floats]:
-    runs = [_serve(options, machine, burst) for burst in bursts]
-    return dict(zip(ARMS, np.array([[capacity(result) for result in run] for run in runs]).T, strict=True))
+def _serve(by_name: Mapping[str, Arm], trace: Trace) -> list[Result]:
+    """Return the result of each arm on the same requests."""
+    return [simulate(replace(arm.scenario, trace=trace), arm.machine) for arm in by_name.values()]
+
+
+def _capacities(by_name: Mapping[str, Arm], bursts: list[Trace]) -> dict[str, Floats]:
+    runs = [_serve(by_name, burst) for burst in bursts]
+    return dict(zip(by_name, np.array([[capacity(result) for result in run] for run in runs]).T, strict=True))
 
 
 def _loads(options: Options, workload: Workload, capacity: float) -> list[Load]:
@@ -155,10 +179,12 @@ def _loads(options: Options, workload: Workload, capacity: float) -> list[Load]:
     return [Load(rate, rate / capacity) for rate in chosen]
 
 
-def _cells(options: Options, machine: Machine, load: Load, traces: list[Trace]) -> dict[tuple[str, float], Cell]:
-    runs = zip(*(_serve(options, machine, trace) for trace in traces), strict=True)
+def _cells(
+    options: Options, by_name: Mapping[str, Arm], load: Load, traces: list[Trace]
+) -> dict[tuple[str, float], Cell]:
+    runs = zip(*(_serve(by_name, trace) for trace in traces), strict=True)
     objectives = Objectives(float(options.slo_ttft or 0), float(options.slo_tpot or 0))
     return {
         (arm, load.requests_per_second): Cell(arm, load, results, options.is_recorded, objectives, int(options.tp or 1))
-        for arm, results in zip(ARMS, runs, strict=True)
+        for arm, results in zip(by_name, runs, strict=True)
     }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.article_table import RULE
 from experiments.sizing import COUNTS, Need
-from experiments.table_experiment import Answer
+from experiments.table_experiment import Answer, records
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +55,10 @@ def article(table: pd.DataFrame, need: Need, asked: Mapping[str, Any], quick: bo
         options=asked,
         tables={"sizing": table},
         shown=[
-            ("Cards: the article's -> ours; alone where the article recommends none", matrix(table)),
+            (
+                "Cards: the article's -> ours; alone where the article recommends none; - if none up to 64 will do",
+                matrix(table),
+            ),
             ("Where ours differ, and why", _reasons(differ)),
             *(instances if one_chip else []),
         ],
@@ -98,7 +101,7 @@ def crowded(table: pd.DataFrame, need: Need) -> str:
     chips = table["chip"].unique()
     full = run(replace(need, concurrency=MANY), str(chips[0]) if len(chips) == 1 else None)
     full = full[full["article_cards"].notna()]
-    kinds = [_kind(row) for row in _records(full)]
+    kinds = [_kind(row) for row in records(full)]
     more = kinds.count("more") + kinds.count("none")
     return f"With {MANY} sequences of {need.context:,} tokens at once, {more} of the {len(kinds)} need more cards."
 
@@ -124,7 +127,7 @@ def headline(table: pd.DataFrame) -> str:
             f"TTFT {best['ttft_seconds']:.3g} s, TPOT {1e3 * best['tpot_seconds']:.3g} ms"
         )
     recommended = table[table["article_cards"].notna()]
-    kinds = [_kind(row) for row in _records(recommended)]
+    kinds = [_kind(row) for row in records(recommended)]
     counts = {kind: kinds.count(kind) for kind in ("agrees", "fewer", "more", "none")}
     return (
         f"Of {len(kinds)} recommendations of the article {counts['agrees']} are the smallest instance that answers in "
@@ -136,7 +139,7 @@ def matrix(table: pd.DataFrame) -> pd.DataFrame:
     """Return the article's counts and ours, classes down and chips across."""
     import pandas as pd
 
-    texts = [_cell(row) for row in _records(table)]
+    texts = [_cell(row) for row in records(table)]
     long = table[["class", "column", "article_chip"]].assign(text=texts)
     wide = long.pivot(index=["class", "column"], columns="article_chip", values="text")
     order = list(dict.fromkeys(zip(table["class"], table["column"], strict=True)))
@@ -154,7 +157,7 @@ def heatmap(table: pd.DataFrame) -> Figure:
     axes = plain_axes(figure, 0.16, 0.1, 0.82, top_of_axes(figure) - 0.17)
     rows = list(dict.fromkeys(zip(table["class"], table["column"], strict=True)))
     chips = list(dict.fromkeys(table["article_chip"]))
-    for cell in _records(table):
+    for cell in records(table):
         x, y = chips.index(cell["article_chip"]), rows.index((cell["class"], cell["column"]))
         kind = _kind(cell)
         axes.add_patch(Rectangle((x, y), 1, 1, facecolor=HUES[kind], edgecolor="white", lw=1.2))
@@ -167,9 +170,16 @@ def heatmap(table: pd.DataFrame) -> Figure:
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.spines[["left", "bottom"]].set_visible(False)
-    handles = [Patch(facecolor=HUES[kind], label=meaning) for kind, meaning in MEANINGS.items()]
+    present = set(map(_kind, records(table)))
+    handles = [Patch(facecolor=HUES[kind], label=meaning) for kind, meaning in MEANINGS.items() if kind in present]
     axes.legend(
-        handles=handles, ncols=5, frameon=False, fontsize=SMALL, loc="upper center", bbox_to_anchor=(0.44, -0.01)
+        handles=handles,
+        ncols=len(handles),
+        frameon=False,
+        fontsize=SMALL,
+        columnspacing=1.2,
+        loc="upper center",
+        bbox_to_anchor=(0.42, -0.01),
     )
     return figure
 
@@ -181,21 +191,17 @@ def bars(table: pd.DataFrame) -> Figure:
     shown = table[table["room_sequences"].notna()].head(SHOWN_RANKS)
     figure = new_figure(headline(table), "time of each further token; cards and split beside the bar, best rank on top")
     axes = plain_axes(figure, 0.3, 0.12, 0.5, top_of_axes(figure) - 0.15)
-    for place, row in enumerate(_records(shown)):
+    for place, row in enumerate(records(shown)):
         milliseconds = 1e3 * row["tpot_seconds"]
         axes.barh(place, milliseconds, color=HUES["agrees"] if row["meets"] else HUES["more"], height=0.7)
         price = "" if row["usd_per_hour"] != row["usd_per_hour"] else f", {row['usd_per_hour_mean']:.2f} USD/h"
         label = f" {milliseconds:.3g} ms: {row['split']}{price}"
         axes.text(milliseconds, place, label, va="center", size=SMALL, color=INK)
-    names = [f"{row['cards'] or 'too slow'} x {row['chip']} {row['precision']}" for row in _records(shown)]
+    names = [f"{row['cards'] or 'too slow'} x {row['chip']} {row['precision']}" for row in records(shown)]
     axes.set_yticks(range(len(shown)), names, size=SMALL)
     axes.invert_yaxis()
     axes.set_xlabel("TPOT [ms]", color=QUIET, size=MEDIUM)
     return figure
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(name): value for name, value in row.items()} for row in table.to_dict(orient="records")]
 
 
 def _row_name(size_class: str, column: str) -> str:
@@ -229,7 +235,7 @@ def _reasons(differ: pd.DataFrame) -> pd.DataFrame:
         cases = [
             f"{_row_name(row['class'], row['column'])} {row['article_chip']} "
             f"{int(row['article_cards'])} \N{RIGHTWARDS ARROW} {row['cards'] or '-'}"
-            for row in _records(group)
+            for row in records(group)
         ]
         rows.append({"why": why, "cases": len(cases), "which": "; ".join(cases)})
     return pd.DataFrame(rows, columns=["why", "cases", "which"])

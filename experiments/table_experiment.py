@@ -150,6 +150,11 @@ def show(answer: Answer, written: Sequence[Path]) -> None:
         console.print(line)
 
 
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table as dictionaries."""
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict(orient="records")]
+
+
 def _table(table: pd.DataFrame) -> Any:
     """Return a table for the console: numbers to the right with three digits."""
     from rich.table import Table

@@ -9,7 +9,7 @@ import numpy as np
 from experiments import words
 from experiments.cell import COUNTS, LATENCIES, LEVELS, Cell
 from experiments.claims import NAMES, claims, signed
-from experiments.comparison import ARMS, Comparison
+from experiments.comparison import Comparison
 from experiments.figures.words import three_digits
 from sim.results.intervals import replicated
 
@@ -21,7 +21,15 @@ UNITS = {"TTFT": ("s", 1.0), "TPOT": ("ms", 1e3), "ITL": ("ms", 1e3), "E2E": ("s
 
 def all_tables(comparison: Comparison) -> list[tuple[str, pd.DataFrame]]:
     """Return every table of the report with its caption: the answers first."""
-    return [_claims(comparison), saturated(comparison), differences_shown(comparison), *by_load(comparison)]
+    first = _systems(comparison) if comparison.systems else _claims(comparison)
+    return [first, saturated(comparison), differences_shown(comparison), *by_load(comparison)]
+
+
+def _systems(comparison: Comparison) -> tuple[str, pd.DataFrame]:
+    import pandas as pd
+
+    rows = [{"system": name, **words.as_run(comparison, name)} for name in comparison.arms]
+    return "The systems as run: products, not policies, each with its own limits", pd.DataFrame(rows)
 
 
 def _claims(comparison: Comparison) -> tuple[str, pd.DataFrame]:
@@ -37,7 +45,7 @@ def by_load(comparison: Comparison) -> list[tuple[str, pd.DataFrame]]:
 
     found = []
     for load in comparison.loads:
-        cells = [comparison.cell(arm, load) for arm in ARMS]
+        cells = [comparison.cell(arm, load) for arm in comparison.arms]
         latencies = [
             {"arm": cell.arm, "metric": metric, **_percentiles(cell, metric)} for metric in LATENCIES for cell in cells
         ]

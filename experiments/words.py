@@ -10,6 +10,7 @@ from experiments.comparison import Comparison
 from experiments.figures.words import three_digits
 from sim.results import stability, warmup
 from sim.results.intervals import Interval
+from sim.systems import EVIDENCE
 
 TITLE = "roofserve sched_compare"
 BANDS = {"generic": "generic constants (band about +-12 % on TPOT of dense models, +-25 % with experts)"}
@@ -27,6 +28,15 @@ POLICIES_NOT_PRODUCTS = (
     "The arms are policies, not products, on the same machine, kernels and limits. prefill_first: vLLM 0.2, which "
     "could not cache prefixes in January 2024, so its cache arm is an ablation. inflight_batching: reconstructed from "
     "code published in 2025; TensorRT-LLM's scheduler of January 2024 was closed."
+)
+
+PRODUCTS_NOT_POLICIES = (
+    "The arms are products, not policies: seats, tokens, blocks, cache, host and front end are each system's own "
+    "defaults, so that differences are not those of scheduling alone. Kernels are the same for all."
+)
+LEFT_OUT_OF_SYSTEMS = (
+    "Left out: kernels of a system's own date, the network, compilation, failures, and noise between runs of a real "
+    "server."
 )
 
 
@@ -83,6 +93,35 @@ def machine(comparison: Comparison) -> str:
     return f"{model.model.title} {model.precision.name.upper()} · {devices} x {model.hardware.title}{parallel}"
 
 
+def label(comparison: Comparison, arm: str) -> str:
+    """Return the name of an arm, of a system with how its schedule is known."""
+    system = comparison.systems.get(arm)
+    return f"{arm} [{system.evidence}]" if system else arm
+
+
+def as_run(comparison: Comparison, arm: str) -> dict[str, str]:
+    """Return how a system ran, in words."""
+    chosen = comparison.by_name[arm]
+    system, limits, scenario = chosen.system, chosen.machine.limits, chosen.scenario
+    assert system is not None
+    cache = system.prefix_cache
+    stands_in = f" (simulated as {cache.simulated_as})" if cache and cache.simulated_as else ""
+    host = f"{1e3 * scenario.host_seconds:g} ms added"
+    if scenario.least_iteration_seconds:
+        host = f"at least {1e3 * scenario.least_iteration_seconds:.3g} ms an iteration"
+    return {
+        "evidence": system.evidence,
+        "date": system.date,
+        "policy": system.rules.policy,
+        "seats": f"{limits.sequences:,}",
+        "tokens": f"{limits.tokens:,}",
+        "KV blocks": f"{limits.blocks:,} x {limits.block_tokens}",
+        "prefix cache": f"on{stands_in}" if scenario.prefix_cache else "off" if cache else "none",
+        "host": host,
+        "front end": f"{1e3 * scenario.front_end_seconds:g} ms",
+    }
+
+
 def workload(comparison: Comparison) -> str:
     """Return the trace and what is shared in it."""
     options = comparison.options
@@ -115,7 +154,7 @@ def notes(comparison: Comparison) -> list[str]:
     options = comparison.options
     flags = [f"Beware: {flag}." for flag in comparison.machine.flags] + hints(comparison)
     capacity = (
-        f"Capacity: {three_digits(comparison.capacity)} req/s are what prefill_first without cache serves in the "
+        f"Capacity: {three_digits(comparison.capacity)} req/s are what {_first(comparison)} serves in the "
         "middle half of a run in which all requests arrive at once."
     )
     objectives = f"Objectives: TTFT <= {options.slo_ttft:g} s (the article's), TPOT <= {options.slo_tpot:g} s."
@@ -125,8 +164,24 @@ def notes(comparison: Comparison) -> list[str]:
     else:
         pairing += " At another load a seed has the same requests; only the arrivals are stretched."
     about = [f"Workload: {note}." for note in comparison.notes]
-    rules = [f"Trimmed: {warmup.RULE}", stability.RULE, RULE, LEFT_OUT]
-    return [*flags, POLICIES_NOT_PRODUCTS, DEFINITIONS, objectives, capacity, pairing, *about, *rules]
+    rules = [f"Trimmed: {warmup.RULE}", stability.RULE]
+    if comparison.systems:
+        arms, rules = _about_systems(comparison), [*rules, LEFT_OUT_OF_SYSTEMS]
+    else:
+        arms, rules = [POLICIES_NOT_PRODUCTS], [*rules, RULE, LEFT_OUT]
+    return [*flags, *arms, DEFINITIONS, objectives, capacity, pairing, *about, *rules]
+
+
+def _first(comparison: Comparison) -> str:
+    return comparison.arms[0] if comparison.systems else "prefill_first without cache"
+
+
+def _about_systems(comparison: Comparison) -> list[str]:
+    """Return what evidence means, and what must be known of each system."""
+    systems = comparison.systems.values()
+    levels = [f"{level}: {meaning}" for level, meaning in EVIDENCE.items() if level in {s.evidence for s in systems}]
+    remarks = [f"{system.name}: {remark}" for system in systems for remark in system.remarks]
+    return [PRODUCTS_NOT_POLICIES, f"Evidence of schedules. {'; '.join(levels)}.", *remarks]
 
 
 def brief(comparison: Comparison) -> list[str]:
@@ -139,6 +194,11 @@ def brief(comparison: Comparison) -> list[str]:
         f"TTFT <= {options.slo_ttft:g} s and TPOT <= {options.slo_tpot:g} s."
     )
     arms = "Arms are policies on one machine, not products: vLLM 0.2 had no cache; in-flight batching is reconstructed."
+    if comparison.systems:
+        arms = (
+            "Arms are products, each with its own limits, cache and overheads, not policies on one machine; the word "
+            "in brackets says how a schedule is known, and the report what stands in for what."
+        )
     declared = [f"{note}." for note in comparison.notes if note.startswith("max_tokens") or "no prefix" in note]
     return [*lead, definitions, arms, *declared]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.figures.replica_timeline import DECODE, FACES, HATCHES, KINDS, MIXED, PREFILL, iterations_between
 from experiments.figures.style import INK, QUIET, SMALL, Floats, new_figure, plain_axes, top_of_axes
-from experiments.figures.words import duration, readable
+from experiments.figures.words import duration, percent, readable
 from sim.results.attribution import PARTS
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _stack(axes: Axes, row: int, seconds: pd.Series, rows: pd.DataFrame) -> None
         axes.barh(row, width, left=left, height=0.62, color=fill, hatch=hatch, edgecolor="white", lw=0.4, gid=part)
         if width > _LABELLED * longest:
             ink = "white" if part in _DARK else INK
-            text = f"{100 * width / float(seconds.sum()):.0f} %"
+            text = percent(width / float(seconds.sum()))
             box = {"facecolor": fill, "edgecolor": "none", "pad": 1.0} if hatch else None
             axes.text(left + width / 2, row, text, ha="center", va="center", size=SMALL, color=ink, bbox=box)
         left += width
@@ -116,7 +116,7 @@ def waterfall(result: Result, request: int, parts: dict[str, float], title: str,
         fill, hatch = FILLS[part]
         axes.barh(row, value, left=left, height=0.7, color=fill, hatch=hatch, edgecolor="white", lw=0.3, gid=part)
         late = left + value > 0.75 * whole
-        text = f"{duration(value)} ({100 * value / whole:.0f} %)"
+        text = f"{duration(value)} ({percent(value / whole)})"
         x, side = (left, "right") if late and left > 0.25 * whole else (left + value, "left")
         axes.text(x, row, f" {text} ", va="center", ha=side, size=SMALL, color=INK)
         left += value

@@ -240,9 +240,7 @@ def _legend(figure: Figure, height: float) -> None:
 
     entries: list[tuple[object, str]] = [
         (
-            Patch(
-                facecolor=FACES[kind], hatch=HATCHES[kind], edgecolor=FACES[PREFILL] if kind == MIXED else "white"
-            ),
+            Patch(facecolor=FACES[kind], hatch=HATCHES[kind], edgecolor=FACES[PREFILL] if kind == MIXED else "white"),
             name,
         )
         for kind, name in KINDS.items()

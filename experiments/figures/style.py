@@ -59,7 +59,8 @@ def arm_styles(arms: Iterable[str]) -> dict[str, ArmStyle]:
     from sim.scenario import COMPARED
 
     arms = list(arms)
-    order = list(dict.fromkeys([*COMPARED, *map(policy_of, arms)]))
+    shown = list(map(policy_of, arms))
+    order = list(dict.fromkeys([*(COMPARED if set(COMPARED) & set(shown) else ()), *shown]))
     styles = {}
     for arm in arms:
         place = order.index(policy_of(arm)) % len(_HUES)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import floor, isfinite, log10
 
+from sim import systems
+
 CACHED = " + prefix cache"
 """How the name of an arm ends whose prefix cache is on (`sim.scenario.arms`)."""
 
@@ -28,8 +30,12 @@ def readable(arm: str) -> str:
 
     >>> readable("inflight_batching + prefix cache")
     'in-flight batching + cache'
+    >>> readable("vllm-0.33")
+    'vLLM 0.33'
     """
     policy = policy_of(arm)
+    if policy in systems.available():
+        return systems.load(policy).title
     return _NAMES.get(policy, policy.replace("_", " ")) + (" + cache" if arm.endswith(CACHED) else "")
 
 
@@ -55,6 +61,15 @@ def duration(seconds: float) -> str:
     return f"{three_digits(seconds)} s" if round(seconds, 4) >= 1 else f"{three_digits(1000 * seconds)} ms"
 
 
+def percent(share: float) -> str:
+    """Return a share in whole percent.
+
+    >>> percent(0.312), percent(0.002), percent(0.0)
+    ('31 %', '<1 %', '0 %')
+    """
+    return "<1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
+
+
 def percentile_name(level: float) -> str:
     """Return the name of a percentile.
 
@@ -65,8 +80,12 @@ def percentile_name(level: float) -> str:
 
 
 def capitalised(sentence: str) -> str:
-    """Return the sentence with a capital first letter and the rest as it is."""
-    return sentence[:1].upper() + sentence[1:]
+    """Return the sentence with a capital first letter and the rest as it is; names such as vLLM stay.
+
+    >>> capitalised("no decode waits"), capitalised("vLLM 0.33 cuts")
+    ('No decode waits', 'vLLM 0.33 cuts')
+    """
+    return sentence if sentence[1:2].isupper() else sentence[:1].upper() + sentence[1:]
 
 
 def listed(parts: list[str]) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.scoreboard.groups import Floats
+from sim.physics.routing import chances
 
 Integers = npt.NDArray[np.int64]
 
@@ -49,10 +50,11 @@ def _skewed(tokens: int, experts: int, experts_per_token: int, devices: int, exp
     bend = 1.0 - exponent
     uniform = np.random.default_rng(experts).random((_DRAWS, experts))
     drawn = (low**bend + (high**bend - low**bend) * uniform) ** (1.0 / bend)
-    loads = -np.sort(-np.minimum(tokens, np.rint(drawn / drawn.sum(axis=1, keepdims=True) * visits)), axis=1)
+    likely = np.array([chances(row / row.sum(), experts_per_token) for row in drawn])
+    loads = -np.sort(-np.rint(tokens * likely), axis=1)
     missing = visits - loads.sum(axis=1, keepdims=True)
-    # What rounding lost or gained goes to the hottest experts that can take it.
-    loads += np.sign(missing) * (np.arange(experts) < np.abs(missing))
+    # What rounding lost or gained goes to the hottest experts; none is visited twice by a token.
+    loads = np.minimum(tokens, loads + np.sign(missing) * (np.arange(experts) < np.abs(missing)))
     order = np.random.default_rng(experts + 1).permuted(np.tile(np.arange(experts), (_DRAWS, 1)), axis=1)
     devices = min(devices, experts)
     each = experts // devices  # experts that do not fill a device are left out

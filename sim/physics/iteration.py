@@ -65,10 +65,11 @@ class IterationModel:
     """A model in some precision on some devices, as functions from the terms of `Totals` to seconds.
 
     An iteration reads the weights once, however prefill and decode are mixed in it. Its time is the plain sum of
-    `token_seconds`, `head_seconds`, `decode_attention_seconds`, `prefill_attention_seconds` and `host_seconds`.
+    `token_seconds`, `head_seconds`, `attention_seconds` and `host_seconds`.
     All functions take scalars and arrays alike, with equal results bit for bit, and give 0 for nothing.
 
-    Sliding windows are not modelled yet: such layers attend to, and cache, the whole context, which is too slow.
+    Sliding windows are not modelled: a sequence would cost the lesser of context and window, which no sum of contexts
+    tells. Such layers attend to, and cache, the whole context, which is too slow.
 
     Attributes
     ----------
@@ -102,8 +103,8 @@ class IterationModel:
     @property
     def flags(self) -> tuple[str, ...]:
         """Sentences that must stand beside every time of this model."""
-        links, devices = self.efficiency.links, self.parallelism.tensor
-        if devices == 1 or fast_link(self.hardware, devices) or links.pcie_measured:
+        devices = self.parallelism.tensor
+        if devices == 1 or fast_link(self.hardware, devices) or self.efficiency.links.pcie_measured:
             return ()
         return (f"unmeasured: all-reduce of {devices} x {self.hardware.title} without a common fast link",)
 

@@ -45,6 +45,7 @@ class Ledger:
     refusal : why the head of the queue was refused, `Refusal.NONE` if it was not.
     guaranteed : blocks promised to running sequences and not yet taken.
     order : set by policies that do not serve in order of arrival; they keep `waiting` in their own order.
+    spare_blocks : set by policies that want more blocks free than an iteration of decoding takes: at most this many.
     swapped, returning, moved_blocks : sequences whose blocks are in the memory of the host, those that come back with
         this iteration, and blocks that were moved since somebody set this to 0. Only `SwappingLedger` has any.
     """
@@ -79,6 +80,7 @@ class Ledger:
         "refusal",
         "returning",
         "samples",
+        "spare_blocks",
         "swapped",
         "waiting",
     )
@@ -117,6 +119,7 @@ class Ledger:
         self.moved_blocks = 0
         self.guaranteed = 0
         self.order = Order.ARRIVAL
+        self.spare_blocks = 0
         self._admissions = 0
         self._most_prompt_tokens = min(limits.tokens, limits.context)
         self._most_tokens = (limits.blocks - limits.watermark_blocks) * limits.block_tokens
@@ -367,7 +370,7 @@ class Ledger:
         most = cohort.next_completion()
         if self.guaranteed or most == 1:
             return most
-        return max(1, cohort.covered(self.pool.free + self._taken - 1, most))
+        return max(1, cohort.covered(self.pool.free + self._taken - 1 - self.spare_blocks, most))
 
     def complete(self, iterations: int) -> list[Sequence]:
         """Carry out the decoding that was planned, `iterations` times, and return the sequences that are done."""

@@ -29,7 +29,7 @@ def test_the_busiest_device_has_at_least_its_share(
     visits, met = busiest(tokens, experts, per_token, devices, routing)
     share = tokens * per_token / devices
     assert share * 0.999 <= visits or routing != "balanced"
-    assert visits >= 0.7 * share  # rounding may lose a few visits of a small batch
+    assert visits >= 0.9 * share - 4  # rounding may lose a few visits of a small batch
     assert visits <= tokens * per_token
     assert 1 <= met <= experts / devices
 

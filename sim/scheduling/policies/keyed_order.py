@@ -32,7 +32,7 @@ def serve_in_order(ledger: Ledger, key: Key, *, chunked: bool = True, order: Ord
     chunked : cut prompts to what is left of the iteration's tokens; else they run whole or wait.
     order : `Order.CHANGING` if the key of a request that waits may change.
     """
-    ledger.order = order
+    ledger.order = Order.ARRIVAL
     _decode(ledger, key)
     for sequence in list(ledger.partial):
         chunk = min(sequence.tokens - sequence.computed, ledger.tokens_left)
@@ -40,6 +40,10 @@ def serve_in_order(ledger: Ledger, key: Key, *, chunked: bool = True, order: Ord
             ledger.extend(sequence, chunk)
     if not ledger.waiting or ledger.preempted:
         return
+    if ledger.running >= ledger.limits.sequences:
+        ledger.refusal = Refusal.SEATS  # whoever is first, so there is no need to know
+        return
+    ledger.order = order
     ledger.waiting = deque(sorted(ledger.waiting, key=key))
     while ledger.waiting:
         head = ledger.waiting[0]

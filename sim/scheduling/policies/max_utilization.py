@@ -26,9 +26,11 @@ def max_utilization(
     lookahead : steps ahead for which a decoding request wants blocks, 1 or 2.
     """
     possible = ledger.can_ever_run if chunking is None else ledger.can_ever_hold
-    for sequence in [s for s in ledger.waiting if not possible(s)]:
+    in_reach = islice(ledger.waiting, max(1, ledger.limits.sequences - ledger.running))
+    for sequence in [s for s in in_reach if not possible(s)]:
         ledger.ignore(sequence)
-    if _all_decode(ledger, lookahead):
+    ledger.spare_blocks = (lookahead - 1) * ledger.cohort.count
+    if _all_decode(ledger, lookahead, whole=chunking is None):
         contexts = _contexts_behind(ledger, lookahead, whole=chunking is None)
         ledger.decode_all()
     else:
@@ -40,14 +42,20 @@ def max_utilization(
         run_chunks(ledger, chunk_sizes(contexts, ledger.tokens_left, chunking, unit), promise=False)
 
 
-def _all_decode(ledger: Ledger, lookahead: int) -> bool:
-    """Whether everybody who runs can decode and those who wait are all behind them, as the walk would find."""
+def _all_decode(ledger: Ledger, lookahead: int, *, whole: bool) -> bool:
+    """Whether everybody who runs can decode and those who wait are all behind them, as the walk would find.
+
+    Whole prompts are never overtaken, so whoever was admitted last is the last in order of arrival.
+    """
     cohort, limits = ledger.cohort, ledger.limits
     if ledger.partial or cohort.count > min(limits.sequences, limits.tokens):
         return False
     if cohort.demand(lookahead) > ledger.pool.free:
         return False
-    return not (cohort.count and ledger.waiting) or max(map(_place, cohort.members())) < _place(ledger.waiting[0])
+    if not (cohort.count and ledger.waiting):
+        return True
+    last = _place(cohort.newest()) if whole else max(map(_place, cohort.members()))
+    return last < _place(ledger.waiting[0])
 
 
 def _contexts_behind(ledger: Ledger, lookahead: int, *, whole: bool) -> list[Sequence]:

@@ -1,0 +1,296 @@
+"""Why was this request slow: where the time of the slowest requests goes, under each policy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from cyclopts import Parameter
+
+from experiments.figures.words import capitalised, duration, listed, percent, readable
+from experiments.options import Options, as_table, completed
+from experiments.sched_compare import NOTHING, capacity, scenario_of
+from experiments.workload import Workload
+from sim.engine.clock import seconds
+from sim.engine.replay import FINISHED
+from sim.results.attribution import OWN, PARTS, Attribution
+from sim.results.percentiles import Floats, Integers
+from sim.results.result import Result
+from sim.results.warmup import steady
+from sim.scenario import COMPARED, simulate
+from sim.scheduling.schedulers import SCHEDULERS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from experiments.pictures import Picture
+
+TAIL = 0.01
+"""Share of the requests that are the slowest."""
+
+SHARE_OF_CAPACITY = 0.7
+METRICS = ("TTFT", "E2E")
+NOTES = (
+    "Every latency is split to the tick; the parts are defined in sim/results/attribution.py. Prompts of others count "
+    "as a stall of decoding by what an iteration takes longer than the same decodes would without them.",
+    "The slowest are chosen anew for each policy and metric, among the requests that arrive neither while the server "
+    "fills nor while it empties.",
+)
+
+
+@dataclass(frozen=True)
+class Tail:
+    """Runs of the same requests under some policies.
+
+    Attributes
+    ----------
+    options : completed, with the load that was run.
+    results : policy -> one run a seed.
+    """
+
+    options: Options
+    results: Mapping[str, Sequence[Result]]
+
+    @cached_property
+    def attributions(self) -> dict[str, list[Attribution]]:
+        """The parts of every request, policy -> one a run."""
+        return {policy: [result.attribution() for result in results] for policy, results in self.results.items()}
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """A row for each metric, policy and part: mean in the tail and over all [s], share of the tail's time."""
+        import pandas as pd
+
+        rows = []
+        for metric in METRICS:
+            for policy in self.results:
+                tail, everybody = self._parts(policy, metric)
+                total = tail.mean(axis=1).sum()
+                rows += [
+                    {
+                        "metric": metric,
+                        "policy": policy,
+                        "part": part,
+                        "seconds": float(tail[place].mean()),
+                        "share": float(tail[place].mean() / total),
+                        "all_requests_seconds": float(everybody[place].mean()),
+                        "requests": tail.shape[1],
+                    }
+                    for place, part in enumerate(PARTS)
+                ]
+        return pd.DataFrame(rows)
+
+    def _parts(self, policy: str, metric: str) -> tuple[Floats, Floats]:
+        """Return the parts of the slowest requests and of all that count, both (parts, requests) [s]."""
+        columns = []
+        for result, found in zip(self.results[policy], self.attributions[policy], strict=True):
+            counted = steady(result.arrival_seconds) & (result.replay.outcome == FINISHED)
+            columns.append((found.ttft if metric == "TTFT" else found.end_to_end)[:, counted])
+        parts: Integers = np.concatenate(columns, axis=1)
+        if not parts.shape[1]:
+            raise ValueError(f"policy {policy}: no request was served; allowed: a model and --context that fit them")
+        slowest = np.argsort(-parts.sum(axis=0), kind="stable")[: math.ceil(TAIL * parts.shape[1])]
+        return seconds(parts[:, slowest]), seconds(parts)
+
+    def slowest(self, policy: str) -> int:
+        """Return the request of the first run whose end-to-end time exceeds its own work by most."""
+        found = self.attributions[policy][0]
+        own = sum((found.part(name) for name in OWN), np.zeros_like(found.part(OWN[0])))
+        lost = np.where(steady(self.results[policy][0].arrival_seconds), found.end_to_end.sum(axis=0) - own, -1)
+        return int(np.argmax(lost))
+
+
+def explain(
+    *,
+    options: Annotated[Options, Parameter(name="*")] = NOTHING,
+    policy: Annotated[str, Parameter(help="A,B,..: schedulers to explain [default: the two compared]")] = ",".join(
+        COMPARED
+    ),
+    request: Annotated[
+        int | None,
+        Parameter(
+            help="number of a request of the first seed [default: the one that lost most under the first policy]"
+        ),
+    ] = None,
+    out: Annotated[Path | None, Parameter(help="new folder for the results [default: results/explain/DIGEST]")] = None,
+    json: Annotated[bool, Parameter(negative="", help="print one JSON object and nothing else")] = False,
+) -> int:
+    """Say where the time of the slowest 1 % goes under each policy, and explain one request from arrival to end.
+
+    Serves the default scenario of `sched_compare` at 70 % of the capacity, or at the first load or speed given.
+    """
+    from experiments import console
+    from experiments.table_experiment import deliver
+
+    with console.progress("simulating") as advance:
+        tail = run(options, tuple(policy.split(",")))
+        advance(1.0)
+    return deliver(answer(tail, request), out, json)
+
+
+def run(options: Options, policies: Sequence[str] = COMPARED) -> Tail:
+    """Serve the same requests under each policy, without prefix cache.
+
+    Raises
+    ------
+    ValueError
+        If an option or a policy is not allowed.
+    """
+    for policy in policies:
+        if policy not in SCHEDULERS:
+            raise ValueError(f"--policy names {policy!r}; allowed: {', '.join(SCHEDULERS)}")
+    options = completed(options)
+    template = scenario_of(options, None)
+    machine = template.machine
+    workload = Workload(options, machine.limits.context)
+
+    def serve(policy: str, rate: float, seed: int) -> Result:
+        scenario = scenario_of(options, workload.trace(rate, seed))
+        return simulate(replace(scenario, policy=policy), machine)
+
+    if options.is_recorded:
+        rate = (options.speed or (1.0,))[0] * workload.natural_rate
+    else:
+        full = options.load or (SHARE_OF_CAPACITY * capacity(serve(COMPARED[0], np.inf, 1)),)
+        rate = float(f"{full[0]:.3g}")
+        options = replace(options, load=(rate,))
+    seeds = range(1, int(options.seeds or 1) + 1)
+    return Tail(options, {policy: [serve(policy, rate, seed) for seed in seeds] for policy in policies})
+
+
+def answer(tail: Tail, request: int | None = None) -> Any:
+    """Return the finding, its tables and its figures, as `table_experiment.Answer`.
+
+    Parameters
+    ----------
+    request : of the first run; None for the one that lost most under the first policy.
+
+    Raises
+    ------
+    ValueError
+        If there is no such request, or it was not served.
+    """
+    from experiments.table_experiment import Answer
+
+    first = next(iter(tail.results))
+    chosen = tail.slowest(first) if request is None else request
+    for policy, runs in tail.results.items():
+        count = len(runs[0].trace)
+        if not 0 <= chosen < count:
+            raise ValueError(f"--request is {chosen}; allowed: 0 to {count - 1}")
+        if runs[0].replay.outcome[chosen] != FINISHED:
+            raise ValueError(f"--request is {chosen}, which was not served under {policy}; allowed: one that was")
+    sentences = [told(tail, chosen, policy) for policy in tail.results]
+    asked = as_table(tail.options)
+    asked |= {name: ",".join(f"{x:g}" for x in v) for name, v in asked.items() if isinstance(v, tuple)}
+    return Answer(
+        name="explain",
+        question=f"Where the time of the slowest {100 * TAIL:g} % of the requests goes · {where(tail)}",
+        finding=" ".join(f"{sentence}." for sentence in findings(tail)),
+        options=asked | {"policy": ",".join(tail.results), "request": chosen},
+        tables={"tail": tail.table, "request": of_request(tail, chosen)},
+        shown=[
+            ("The slowest, mean time by part", _shares(tail.table)),
+            (f"Request {chosen}", of_request(tail, chosen)),
+        ],
+        notes=[*sentences, *NOTES],
+        draw=lambda: pictures(tail, chosen),
+    )
+
+
+def where(tail: Tail) -> str:
+    """Return what was served, in words."""
+    options = tail.options
+    pace = f"speed {(options.speed or (1.0,))[0]:g}" if options.is_recorded else f"{(options.load or (0,))[0]:g} req/s"
+    return f"{options.model} on {options.tp} x {options.hardware}, {options.trace} at {pace}"
+
+
+def findings(tail: Tail) -> tuple[str, str]:
+    """Return two sentences: what the slowest first tokens wait for, and what stalls cost the slowest replies."""
+    table = tail.table
+    waits, stalls = [], []
+    for policy in tail.results:
+        rows = table[table.policy == policy].set_index("part")
+        first, last = (rows[rows.metric == metric] for metric in METRICS)
+        largest = str(first.share.idxmax())
+        cause = f"{percent(first.share[largest])} {PARTS[largest]}"
+        waits.append(f"{duration(first.seconds.sum())} under {readable(policy)} ({cause})")
+        stall = last.seconds["prefill_stall"]
+        share = percent(last.share["prefill_stall"])
+        stalls.append(f"{duration(stall)} of {duration(last.seconds.sum())} under {readable(policy)} ({share})")
+    return (
+        f"The slowest {100 * TAIL:g} % of first tokens take on average {listed(waits)}",
+        f"Prompts of others stall the decoding of the slowest {100 * TAIL:g} % of replies for {listed(stalls)}",
+    )
+
+
+def told(tail: Tail, request: int, policy: str) -> str:
+    """Return what happened to one request of the first run, in two sentences."""
+    result = tail.results[policy][0]
+    parts = parts_of(tail, policy, request)
+    whole = sum(parts.values())
+    own = sum(parts[name] for name in OWN)
+    lost = sorted(((value, part) for part, value in parts.items() if part not in OWN and value), reverse=True)[:2]
+    causes = [f"{duration(value)} {PARTS[part]}" for value, part in lost]
+    asked = f"{result.trace.prompt_tokens[request]:,} prompt and {result.trace.output_tokens[request]:,} output tokens"
+    return (
+        f"Request {request} ({asked}) takes {duration(float(result.ttft_seconds[request]))} to its first and "
+        f"{duration(whole)} to its last token under {readable(policy)}. Its own work is {duration(own)} of that "
+        f"({percent(own / whole)})" + (f"; most of the rest is {listed(causes)}." if causes else ".")
+    )
+
+
+def parts_of(tail: Tail, policy: str, request: int) -> dict[str, float]:
+    """Return the parts of the end-to-end time of a request of the first run [s]."""
+    column = seconds(tail.attributions[policy][0].end_to_end[:, request]).tolist()
+    return dict(zip(PARTS, column, strict=True))
+
+
+def of_request(tail: Tail, request: int) -> pd.DataFrame:
+    """Return the parts of one request as rows, a column in seconds for each policy, without parts that none has."""
+    import pandas as pd
+
+    columns = {f"{policy} [s]": parts_of(tail, policy, request) for policy in tail.results}
+    table = pd.DataFrame({"part": list(PARTS), "meaning": list(PARTS.values())})
+    for name, parts in columns.items():
+        table[name] = [parts[part] for part in PARTS]
+    return table[(table[list(columns)] > 0).any(axis=1)].reset_index(drop=True)
+
+
+def _shares(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of the tail for people: a row a part, two columns for each metric and policy."""
+    import pandas as pd
+
+    shown = pd.DataFrame({"part": list(PARTS.values())})
+    for (metric, policy), rows in table.groupby(["metric", "policy"], sort=False):
+        cells = zip(rows.seconds, rows.share, strict=True)
+        shown[f"{metric} {readable(str(policy))}"] = [f"{duration(s)} ({percent(x)})" if s else "-" for s, x in cells]
+    return shown[(shown.drop(columns="part") != "-").any(axis=1)].reset_index(drop=True)
+
+
+def pictures(tail: Tail, request: int) -> list[Picture]:
+    """Draw where the tail's time goes, and a waterfall of one request under each policy."""
+    from experiments.figures.latency_parts import tail_parts, waterfall
+    from experiments.pictures import Picture
+
+    waits, stalls = findings(tail)
+    drawn = [
+        Picture(
+            "tail",
+            tail_parts(tail.table, waits, stalls),
+            f"Stacked bars, a bar for each policy. {waits}. {stalls}.",
+            "Mean latency of the slowest 1 % by first and by last token, split into parts that sum to it.",
+        )
+    ]
+    for policy, runs in tail.results.items():
+        story = told(tail, request, policy)
+        title, subtitle = story.split(". ", 1)
+        figure = waterfall(runs[0], request, parts_of(tail, policy, request), capitalised(title), subtitle)
+        sentence = "Parts of one request one behind the other; above, what the replica computed at each moment."
+        drawn.append(Picture(f"waterfall_{policy}", figure, f"Waterfall of one request. {story}", sentence))
+    return drawn

@@ -1,0 +1,92 @@
+"""`explain`: its numbers are the attribution's, its sentences are its numbers, and mistakes are one sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import explain
+from experiments.explain import Tail, findings, of_request, parts_of, told
+from experiments.figures.latency_parts import FILLS, tail_parts, waterfall
+from experiments.options import Options
+from experiments.run import main
+from sim.results.attribution import PARTS
+
+SMALL = Options(requests=120, seeds=2, load=(1.1,))
+
+
+@pytest.fixture(scope="module")
+def tail() -> Tail:
+    return explain.run(SMALL)
+
+
+def test_the_parts_of_the_tail_sum_to_the_mean_of_the_slowest(tail: Tail) -> None:
+    for policy, runs in tail.results.items():
+        rows = tail.table[(tail.table.policy == policy) & (tail.table.metric == "E2E")]
+        counted = [explain.steady(run.arrival_seconds) for run in runs]
+        times = np.concatenate([run.end_to_end_seconds[rows] for run, rows in zip(runs, counted, strict=True)])
+        slowest = np.sort(times)[-int(rows.requests.iloc[0]) :]
+        assert len(slowest) == int(np.ceil(0.01 * len(times)))
+        assert rows.seconds.sum() == pytest.approx(slowest.mean(), rel=1e-12)
+        assert rows.share.sum() == pytest.approx(1.0)
+
+
+def test_sentences_say_what_the_table_says(tail: Tail) -> None:
+    _, stalls = findings(tail)
+    row = tail.table[(tail.table.part == "prefill_stall") & (tail.table.metric == "E2E")].iloc[0]
+    assert row.policy == "prefill_first"
+    assert explain.duration(row.seconds) in stalls
+    assert "under in-flight batching" in stalls
+
+
+def test_one_request_is_told_with_its_own_work_and_what_it_lost(tail: Tail) -> None:
+    request = tail.slowest("prefill_first")
+    parts = parts_of(tail, "prefill_first", request)
+    result = tail.results["prefill_first"][0]
+    assert sum(parts.values()) == pytest.approx(result.end_to_end_seconds[request], rel=1e-12)
+    story = told(tail, request, "prefill_first")
+    assert f"Request {request} " in story
+    assert explain.duration(parts["own_prefill"] + parts["own_decode"] + parts["host"]) in story
+    assert of_request(tail, request)["prefill_first [s]"].sum() == pytest.approx(sum(parts.values()))
+
+
+def test_figures_draw_every_part_as_long_as_it_is(tail: Tail) -> None:
+    request = tail.slowest("prefill_first")
+    parts = parts_of(tail, "prefill_first", request)
+    figure = waterfall(tail.results["prefill_first"][0], request, parts, "title", "")
+    drawn = {patch.get_gid(): patch.get_width() for patch in figure.axes[1].patches}
+    assert drawn == pytest.approx({part: value for part, value in parts.items() if value})
+    bars = tail_parts(tail.table, "title", "")
+    assert sum(patch.get_width() for patch in bars.axes[0].patches) == pytest.approx(
+        tail.table[tail.table.metric == "TTFT"].seconds.sum()
+    )
+    assert set(FILLS) == set(PARTS)
+
+
+def test_the_command_leaves_figures_tables_and_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["explain", "--requests", "120", "--seeds", "1", "--load", "1.1", "--policy", "orca", "--request", "60"]
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--json", "--out", str(tmp_path / "out")])
+    assert ended.value.code == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["options"]["request"] == 60
+    assert {row["part"] for row in printed["tables"]["tail"]} == set(PARTS)
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"report.html", "tail.csv", "request.csv", "tail.svg", "waterfall_orca.png"} <= names
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--policy", "fifo"], "--policy names 'fifo'; allowed: prefill_first"),
+        (["--request", "9999"], "--request is 9999; allowed: 0 to 59"),
+    ],
+)
+def test_mistakes_are_one_sentence(options: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["explain", "--requests", "60", "--seeds", "1", "--load", "1", *options])
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
