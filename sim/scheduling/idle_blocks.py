@@ -121,4 +121,7 @@ class IdleBlocks:
             heapreplace(place.heap, Idle(-end, chosen[1], chosen[2], chosen[3], None))
         else:
             heappop(place.heap)
-        return chosen[4]
+        block = chosen[4]
+        if block is not None:
+            block.idle = None  # or the two would keep each other alive
+        return block

@@ -40,7 +40,8 @@ class PinnedPrefixes(BlockPool):
         first = self._first_users.get(self._key(sequence, blocks)) if blocks else None
         if first is None:
             return 0, 0
-        return blocks if first.generated else 0, blocks
+        # At least one token is always left to compute, since its output is needed.
+        return min(blocks, (sequence.tokens - 1) // self.block_tokens) if first.generated else 0, blocks
 
     def admit(self, sequence: Sequence, blocks: int, computed: int) -> None:
         """Give a waiting sequence its first `blocks` blocks, pinning its prefix if it is the first to have it."""
@@ -61,8 +62,7 @@ class PinnedPrefixes(BlockPool):
         self.free -= self._prefix_blocks(sequence)
 
     def _prefix_blocks(self, sequence: Sequence) -> int:
-        # At least one token is always left to compute, since its output is needed.
-        return min(sequence.prefix, sequence.prompt - 1) // self.block_tokens
+        return min(sequence.prefix, sequence.prompt) // self.block_tokens
 
     def _key(self, sequence: Sequence, blocks: int) -> object:
         tokens = blocks * self.block_tokens
