@@ -16,6 +16,7 @@ from cyclopts import Parameter
 from simpy import Environment
 
 from sim import Machine, Result, Scenario, simulate
+from sim.scheduling.schedulers import SCHEDULERS
 from workloads import datasets
 from workloads.synthetic.chat import chat
 
@@ -56,15 +57,23 @@ CASES = (
     Case("chat 1,000,000, inflight_batching", lambda: _chat(1_000_000), 0),
 )
 
+SCHEDULER_CASES = tuple(
+    Case(f"azure-conv-2023, {name}", lambda name=name: replace(_azure(), policy=name), 0)  # type: ignore[misc]
+    for name in SCHEDULERS
+)
+"""One row for each scheduler, on requests that fill its queue now and then."""
+
 
 def run(
     *,
     json: Annotated[bool, Parameter(negative="", help="print one JSON object and nothing else")] = False,
     quick: Annotated[bool, Parameter(negative="", help="once each, without the million requests")] = False,
+    schedulers: Annotated[bool, Parameter(negative="", help="every scheduler on one trace, instead")] = False,
 ) -> None:
     """Time the simulation core on public traces and generated ones, beside a bare SimPy program."""
     runs = 1 if quick else RUNS
-    rows = {case.name: _measure(case, runs) for case in (CASES[:-1] if quick else CASES)}
+    cases = SCHEDULER_CASES if schedulers else CASES[:-1] if quick else CASES
+    rows = {case.name: _measure(case, runs) for case in cases}
     if json:
         print(json_format.dumps(rows, indent=2))
     else:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
 
 from experiments.scoreboard import aiconfigurator, tables
 from experiments.scoreboard.fit import TILE, Fit, fit
@@ -37,8 +39,8 @@ LICENCES = {
 
 def run(
     hardware: str = "a100-sxm-80",
-    source: str = "measured",
     *,
+    source: Annotated[str, Parameter(name="--from")] = "measured",
     stack: str | None = None,
     out: Path | None = None,
     json: bool = False,

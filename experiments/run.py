@@ -22,10 +22,14 @@ COMMANDS = (
     ),
     ("explain", "experiments.explain:explain", "Where the time of the slowest requests goes."),
     ("systems", "experiments.systems:systems", "What each serving system does and can do, at its date."),
+    ("timeline", "experiments.timeline:timeline", "What a replica did, moment by moment, for ui.perfetto.dev."),
     ("hardware", "experiments.hardware:hardware", "What the chips are, each number with its source."),
     ("sizing", "experiments.sizing:sizing", "How many cards a model needs, beside what the article recommends."),
     ("tp_scaling", "experiments.tp_scaling:tp_scaling", "How many cards should share a model."),
     ("conformance", "experiments.conformance:conformance", "Whether our batches are those of the real schedulers."),
+    ("roofline", "experiments.roofline:run", "What an iteration consists of, and what bounds each part."),
+    ("validate", "experiments.validate:run", "How far off the cost model is, table by table."),
+    ("calibrate", "experiments.calibrate:run", "The constants of a chip, fitted to measurements."),
     ("benchmark", "experiments.benchmark:run", "How fast the simulator is on this machine."),
 )
 for name, path, answers in COMMANDS:

@@ -32,8 +32,9 @@ PAIR = ("l20", "h20-96")
 HUES = {"l20": "#D55E00", "h20-96": "#0072B2"}
 
 NOTES = (
-    "Only splits that hold weights, runtime and the KV cache of the batch compete for the best; the others are in the "
-    "csv with their times. Communication is all-reduce, gathering of logits, and hops between stages.",
+    "Only splits within a server that hold weights, runtime and the KV cache of the batch compete for the best; the "
+    "others, with 16 cards and with stages too, are in the csv with their times. Communication is all-reduce, "
+    "gathering of logits, and hops between stages.",
     "Tensor parallelism beyond the fast domain is priced at the PCIe rate, which is optimistic between servers; "
     "pipeline stages (PP) are the alternative, in the same table. Over PCIe the constants are unmeasured: there the "
     "best TP is a guess within a factor of two.",
@@ -73,7 +74,7 @@ def tp_scaling(
         finding=headline(table),
         options=asked | {"context": context, "prompt": prompt},
         tables={"tp_scaling": table, "best": best},
-        shown=[("Best split by latency, and the share of its time that communication takes", shown(best))],
+        shown=[("Best TP within a server by latency, and the share of its time that communication takes", shown(best))],
         notes=NOTES,
         draw=lambda: _pictures(table),
         last=[headline(table)] if json else [],
@@ -114,8 +115,8 @@ def run(
 
 
 def best_splits(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the fastest split that holds, for each model, chip, phase and batch; ties go to fewer cards."""
-    able = table[table["holds"]].sort_values(["seconds", "cards"], kind="stable")
+    """Return the fastest TP within a server that holds, for each model, chip, phase and batch; of equals the fewest."""
+    able = table[table["holds"] & table["one_server"]].sort_values(["seconds", "cards"], kind="stable")
     keys = ["model", "chip", "phase", "batch"]
     best = able.drop_duplicates(keys).sort_values(keys, kind="stable")
     return best.reset_index(drop=True)
@@ -139,19 +140,20 @@ def shown(best: pd.DataFrame) -> pd.DataFrame:
 def headline(table: pd.DataFrame) -> str:
     """Return whether more cards are always faster, in a sentence computed from the table."""
     slower, all_cases = slower_with_more(table)
+    within = table.loc[table["one_server"], "communication_share"]
     return (
-        f"More cards are slower somewhere in {len(slower)} of {len(all_cases)} cases; "
-        f"communication takes up to {100 * table['communication_share'].max():.0f} % of the time"
+        f"Within a server more cards are somewhere slower than fewer in {len(slower)} of {len(all_cases)} cases; "
+        f"communication takes up to {100 * within.max():.0f} % of the time"
     )
 
 
 def slower_with_more(table: pd.DataFrame) -> tuple[list[tuple[str, str, str, int]], list[tuple[str, str, str, int]]]:
     """Return the cases (model, chip, phase, batch) in which a larger TP takes longer than a smaller, and all cases."""
     slower, every = [], []
-    flat = table[table["pipeline"] == 1].sort_values("tensor")
+    flat = table[table["one_server"]].sort_values("tensor")
     for case, group in flat.groupby(["model", "chip", "phase", "batch"], sort=False):
         model, chip, phase, batch = case
-        key = (str(model), str(chip), str(phase), int(batch))
+        key = (str(model), str(chip), str(phase), int(str(batch)))
         every.append(key)
         if (np.diff(group["seconds"].to_numpy(dtype=float)) > 0).any():
             slower.append(key)
@@ -165,14 +167,14 @@ def plot(table: pd.DataFrame, model: str | None = None) -> Figure:
     chosen = model or str(table["model"].iloc[0])
     batch = int(sorted(set(table["batch"]))[-2]) if table["batch"].nunique() > 1 else 1
     chips = [chip for chip in PAIR if (table["chip"] == chip).any()] or list(dict.fromkeys(table["chip"]))[:2]
-    rows = table[(table["model"] == chosen) & (table["pipeline"] == 1) & table["chip"].isin(chips)]
+    rows = table[(table["model"] == chosen) & table["one_server"] & table["chip"].isin(chips)]
     figure = new_figure(_finding(rows, batch), f"{chosen}; beside the points the share that communication takes")
     top = top_of_axes(figure)
     for place, (phase, size, name) in enumerate(
         (("prefill", 1, "first token of one prompt"), ("decode", batch, f"a token of {batch} sequences"))
     ):
         part = rows[(rows["phase"] == phase) & (rows["batch"] == size)]
-        _panel(figure, (0.09 + 0.48 * place, top - 0.14), part, name)
+        _panel(figure, (0.09 + 0.48 * place, top - 0.2), part, name)
     return figure
 
 
@@ -189,6 +191,7 @@ def _instances(model: Transformer, chip: HardwareProfile, precision: str) -> Ite
 
 def _rows(instance: Instance, context: int, prompt: int, batches: Sequence[int]) -> Iterator[dict[str, Any]]:
     iteration = instance.iteration
+    widest = max(CARDS_IN_A_SERVER, instance.hardware.devices_per_domain)
     head = {
         "model": instance.model.name,
         "chip": instance.hardware.name,
@@ -196,6 +199,7 @@ def _rows(instance: Instance, context: int, prompt: int, batches: Sequence[int])
         "tensor": instance.tensor,
         "pipeline": instance.pipeline,
         "split": instance.split,
+        "one_server": instance.pipeline == 1 and instance.tensor <= widest,
         "fast_link": instance.tensor == 1 or fast_link(instance.hardware, instance.tensor) is not None,
     }
 

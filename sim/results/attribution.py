@@ -102,7 +102,7 @@ def attribute(limits: Limits, replay: Replay) -> Attribution:
     if not (replay.outcome == FINISHED).any():
         return Attribution(first, first.copy())
     rows = _Rows(replay.iterations, limits, replay.clock)
-    states = _States(replay)
+    states = States(replay)
     _add_queue(first, rows, states)
     _add_prefill(first, rows, states)
     later = np.zeros_like(first)
@@ -179,7 +179,7 @@ def _causes(log: Iterations, limits: Limits) -> Integers:
     )
 
 
-class _States:
+class States:
     """When the served requests changed from one state to another, as rows of the log.
 
     Attributes
@@ -193,6 +193,7 @@ class _States:
     """
 
     def __init__(self, replay: Replay) -> None:
+        """Read them from the log."""
         log = replay.iterations
         served = replay.outcome == FINISHED
         self.requests = np.flatnonzero(served)
@@ -236,7 +237,7 @@ def _turns(ends: Integers, preempted: Integers) -> tuple[Integers, Integers, npt
     return request[order], row[order], token[order]
 
 
-def _add_queue(parts: Integers, rows: _Rows, states: _States) -> None:
+def _add_queue(parts: Integers, rows: _Rows, states: States) -> None:
     request, arrival, admitted = states.requests, states.arrival, states.admitted
     here = np.searchsorted(rows.end, arrival, side="right")
     waits = here < admitted
@@ -252,7 +253,7 @@ def _add_queue(parts: Integers, rows: _Rows, states: _States) -> None:
     parts[rows.cause[here], request] += rows.end[here] - inside - flight
 
 
-def _add_prefill(parts: Integers, rows: _Rows, states: _States) -> None:
+def _add_prefill(parts: Integers, rows: _Rows, states: States) -> None:
     request, admitted = states.requests, states.admitted
     for part in _WAITS:
         parts[part, request] += rows.waited[part, states.computed] - rows.waited[part, admitted]
@@ -269,7 +270,7 @@ def _add_prefill(parts: Integers, rows: _Rows, states: _States) -> None:
     np.add.at(parts[_PART["shared_prefill"]], request, duration - own)
 
 
-def _add_decoding(parts: Integers, rows: _Rows, states: _States) -> None:
+def _add_decoding(parts: Integers, rows: _Rows, states: States) -> None:
     request, begin, end = states.decoding.T
     row, paused = states.held.T
     for part, spent in zip(_DECODING, rows.decoding, strict=True):
@@ -281,7 +282,7 @@ def _add_decoding(parts: Integers, rows: _Rows, states: _States) -> None:
     np.add.at(parts[_PART["held"]], paused, rows.duration[row])
 
 
-def _add_preempted(first: Integers, later: Integers, rows: _Rows, states: _States) -> None:
+def _add_preempted(first: Integers, later: Integers, rows: _Rows, states: States) -> None:
     request, begin, end = states.preempted.T
     lost = rows.end[end - 1] - rows.end[begin - 1]
     for parts, chosen in ((first, states.is_first), (later, ~states.is_first)):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sim import Scenario, simulate
-from sim.engine.clock import TICKS_PER_SECOND, seconds
+from sim.engine.clock import TICKS_PER_SECOND
 from workloads.synthetic.chat import chat
 from workloads.trace import Trace
 
@@ -43,7 +43,6 @@ def test_no_iteration_is_shorter_than_a_host_bound_engine_allows(trace: Trace) -
     least = 0.1
     result = simulate(Scenario(trace, least_iteration_seconds=least))
     machine = Scenario(trace, least_iteration_seconds=least).machine
-    assert (seconds(result.iterations.first_ticks if hasattr(result.iterations, "first_ticks") else 0) >= 0).all()
     assert machine.clock.iteration(1, 10, 55, 0, 0, 0) >= 0.99 * least * TICKS_PER_SECOND
     assert machine.clock.iteration(0, 0, 0, 0, 1, 0) >= least * TICKS_PER_SECOND
     assert np.nanmin(result.tpot_seconds) >= least

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import hardware_profiles
-from sim import systems
+from sim import simulate, systems
 from sim.scheduling.schedulers import SCHEDULERS
 from sim.systems import CAPABILITIES, EVIDENCE
 from workloads.synthetic.chat import chat
@@ -46,8 +47,6 @@ POLICIES = {
 
 @pytest.fixture(scope="module")
 def trace() -> Trace:
-    import numpy as np
-
     return chat(np.random.default_rng(3), 60, 0.5, system_prompt_tokens=64, context_tokens=4096)
 
 
@@ -116,8 +115,6 @@ def test_the_article_errs_about_four_bit_weights_with_narrow_activations_and_not
 
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_every_system_serves(name: str, trace: Trace) -> None:
-    from sim import simulate
-
     scenario = systems.scenario(name, trace)
     result = simulate(scenario)
     assert result.outcomes["finished"] == len(trace)
@@ -138,7 +135,7 @@ def test_the_parameters_of_a_preset_reach_its_policy(trace: Trace) -> None:
         ("vllm-0.2.7", {"precision": "fp8"}, ["no FP8", "tensorrt-llm-2024-01", "vllm-0.33"]),
         ("vllm-0.2.7", {"prefix_cache": True}, ["no prefix sharing", "tensorrt-llm"]),
         ("vllm-0.2.7", {"chunked": True}, ["no chunked prefill", "first in 0.4", "sarathi"]),
-        ("vllm-0.2.7", {"precision": "w4a4"}, ["no W4A4", "not shipped|no such kernel"]),
+        ("vllm-0.2.7", {"precision": "w4a4"}, ["no W4A4", "no such kernel"]),
         ("vllm-0.2.7", {"precision": "w16a16-kv8"}, ["no 8-bit KV cache", "vllm-0.33"]),
         ("tensorrt-llm-2024-01", {"chunked": True}, ["no chunked prefill", "enableChunkedContext"]),
         ("deepspeed-fastgen", {"chunked": False}, ["always cuts prompts", "vllm-0.2.7"]),
@@ -152,4 +149,4 @@ def test_what_a_system_cannot_do_is_refused_and_those_that_can_are_named(
 ) -> None:
     with pytest.raises(ValueError, match=words[0]) as refused:
         systems.scenario(name, trace, **asked)
-    assert all(any(word in str(refused.value) for word in one.split("|")) for one in words)
+    assert all(word in str(refused.value) for word in words)
