@@ -57,14 +57,6 @@ class Options:
             "trace file [default: chat]"
         ),
     ] = None
-    systems: Annotated[
-        tuple[str, ...] | None,
-        _Names,
-        Parameter(
-            help="A,B,..: compare these products, each with its own limits and overheads, instead of policies on one "
-            "machine; `systems` lists them, a path of a .toml is one too [default: the policies]"
-        ),
-    ] = None
     hardware: Annotated[
         str | None,
         Parameter(
@@ -83,6 +75,14 @@ class Options:
     tp: Annotated[int | None, Parameter(help="devices that share the model [default: 2; 8 where the model is 70B]")] = (
         None
     )
+    systems: Annotated[
+        tuple[str, ...] | None,
+        _Names,
+        Parameter(
+            help="A,B,..: compare these products, each with its own limits and overheads, instead of policies on one "
+            "machine; `systems` lists them, a path of a .toml is one too [default: the policies]"
+        ),
+    ] = None
     load: Annotated[
         tuple[float, ...] | None,
         _Numbers,

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from experiments.options import Options, as_table
+from experiments.sched_compare import NOTHING
 from sim.engine.clock import ticks
 from sim.results.result import Result
 from sim.results.timeline import MOST_ITERATIONS, MOST_REQUESTS, Event, chrome_events
@@ -22,7 +23,7 @@ FIGURE_SECONDS = 4.0
 
 def timeline(
     *,
-    options: Annotated[Options, Parameter(name="*")] = Options(),  # noqa: B008  (frozen)
+    options: Annotated[Options, Parameter(name="*")] = NOTHING,
     policy: Annotated[str, Parameter(help="A,B,..: schedulers, a replica each [default: the two compared]")] = ",".join(
         COMPARED
     ),

@@ -53,10 +53,10 @@ class Attribution:
     *In the queue*, until the iteration that computes the first piece of its prompt begins. What is left of the
     iteration in flight at its arrival is `behind_prefill` if that iteration computes any prompt, else `behind_decode`.
     Later iterations were decided on without it: they count as what the ledger was short of, `seats`, `kv_blocks` or
-    `token_budget`, by its reason to refuse the head of the queue. An iteration whose token budget is spent counts as
-    `token_budget` unless seats were short. Where no reason was logged, it is `seats` if all are taken, else
-    `token_budget` if prompts were computed, `kv_blocks` if somebody was preempted, and `policy` otherwise (a static
-    batch lets nobody in).
+    `token_budget`, by its reason to refuse the head of the queue. Of several shortages seats come first, then tokens:
+    an iteration that leaves no seat counts as `seats`, else one that leaves no token as `token_budget`. Where no reason
+    was logged, it is `token_budget` if prompts were computed, else `kv_blocks` if somebody was preempted, and `policy`
+    otherwise (a static batch lets nobody in).
 
     *In prefill*, until the prompt is computed and the first token is out. In an iteration that computes a piece of it,
     `own_prefill` is what this piece alone would take, and the rest, for prompts and decodes of others in the same
@@ -166,15 +166,14 @@ def _causes(log: Iterations, limits: Limits) -> Integers:
     unknown = log.refusal == Refusal.NONE
     return np.select(
         [
-            log.refusal == Refusal.SEATS,
+            (log.refusal == Refusal.SEATS) | (log.decodes + log.prompts >= limits.sequences),
             log.decodes + log.new_tokens >= limits.tokens,
             log.refusal == Refusal.TOKENS,
             log.refusal == Refusal.BLOCKS,
-            unknown & (log.decodes + log.prompts >= limits.sequences),
             unknown & (log.prompts > 0),
             unknown & (log.preempted > 0),
         ],
-        [_SEATS, _TOKENS, _TOKENS, _BLOCKS, _SEATS, _TOKENS, _BLOCKS],
+        [_SEATS, _TOKENS, _TOKENS, _BLOCKS, _TOKENS, _BLOCKS],
         _POLICY,
     )
 
@@ -207,16 +206,15 @@ class States:
         self.admitted[chunks[::-1, 1]] = chunks[::-1, 0]  # the last assignment, the first chunk, stays
         self.admitted = self.admitted[self.requests]
         request, row, token = _turns(chunks[chunks[:, 4] == 1], pauses[pauses[:, 2] == 1])
-        opens = np.concatenate([[True], request[1:] != request[:-1]])
-        was_token = np.concatenate([[False], token[:-1]]) & ~opens
+        opens = np.diff(request, prepend=-1) != 0
+        was_token = np.roll(token, 1) & ~opens
         self.computed = row[opens]
         until = np.empty(len(served), dtype=np.int64)
         until[self.requests] = self.computed
         self.chunks = chunks[chunks[:, 0] < until[chunks[:, 1]]]
         # A stretch of decoding begins with a token and ends with what comes next.
         last = np.searchsorted(log.end, replay.finish[request]) + 1
-        closes = np.concatenate([opens[1:], [True]])
-        after = np.where(closes, last, np.concatenate([row[1:], [0]]))
+        after = np.where(np.roll(opens, -1), last, np.roll(row, -1))
         self.decoding = np.stack([request, row, after], axis=1)[token]
         # A preempted stretch begins with the first preemption behind a token and ends with the next token.
         begins = ~token & (opens | was_token)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from sim.engine.clock import TICKS_PER_SECOND
 from sim.engine.replay import FINISHED
@@ -94,7 +95,7 @@ def _bars(result: Result, process: int, rows: Integers, begin: int, end: int) ->
     stop = log.end[row] if sampled else start + log.first[row] + log.growth[row] * index
     seen = (stop > begin) & (start < end)
     row, index, start, stop = row[seen], index[seen], np.maximum(start[seen], begin), np.minimum(stop[seen], end)
-    columns: dict[str, Integers] = {
+    columns: dict[str, npt.NDArray[np.signedinteger[Any]]] = {
         "iterations": log.iterations[row] if sampled else np.ones_like(row),
         "prompts": log.prompts[row],
         "prompt_tokens": log.new_tokens[row],

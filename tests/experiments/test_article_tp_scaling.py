@@ -52,10 +52,10 @@ def test_pcie_takes_more_than_nvlink_and_more_cards_are_not_always_faster() -> N
     # L40S computes three times as fast as L20 behind the same PCIe: a second card is next to useless there.
     assert seconds("l40s", 2) > 0.95 * seconds("l40s", 1)
     assert seconds("l20", 2) < 0.75 * seconds("l20", 1)
-    # Four DTU2 share fast links, eight do not.
+    # Four DTU2 and two A30 share fast links, twice as many do not.
     assert seconds("enflame-ss2", 8) > seconds("enflame-ss2", 4)
     slower, every = slower_with_more(TABLE)
-    assert slower == [("llama-2-13b", "enflame-ss2", "prefill", 1)]
+    assert {chip for _, chip, _, _ in slower} == {"a30", "enflame-ss2"}
     assert len(every) == 5 * 5
 
 

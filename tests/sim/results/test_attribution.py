@@ -21,7 +21,13 @@ from workloads import datasets
 from workloads.trace import Trace
 
 CLOCK = uniform_clock(1000, 1, 9000)
-runs = {"trace": traces(), "machine": machines(), "clock": clocks(), "cache": st.booleans()}
+runs = {
+    "trace": traces(),
+    "machine": machines(),
+    "clock": clocks(),
+    "cache": st.booleans(),
+    "asynchronous": st.booleans(),
+}
 
 
 def made(*rows: tuple[int, int, int]) -> Trace:
@@ -38,8 +44,8 @@ def parts_of(trace: Trace, limits: Limits, name: str, clock: IterationClock = CL
 
 @given(**runs)
 @settings(max_examples=100)
-def test_parts_sum_exactly_and_none_is_negative(trace, machine, clock, cache):
-    outcome = replay(trace, machine[1], machine[0], clock, prefix_cache=cache)
+def test_parts_sum_exactly_and_none_is_negative(trace, machine, clock, cache, asynchronous):
+    outcome = replay(trace, machine[1], machine[0], clock, prefix_cache=cache, asynchronous=asynchronous)
     found = attribute(machine[1], outcome)
     served = outcome.outcome == FINISHED
     np.testing.assert_array_equal(found.ttft.sum(axis=0)[served], (outcome.first_token - outcome.arrival)[served])
@@ -52,9 +58,10 @@ def test_parts_sum_exactly_and_none_is_negative(trace, machine, clock, cache):
 
 @given(**runs)
 @settings(max_examples=100)
-def test_coasting_changes_no_part(trace, machine, clock, cache):
+def test_coasting_changes_no_part(trace, machine, clock, cache, asynchronous):
+    setting = {"prefix_cache": cache, "asynchronous": asynchronous}
     coasted, stepped = (
-        attribute(machine[1], replay(trace, machine[1], machine[0], clock, prefix_cache=cache, coast=coast))
+        attribute(machine[1], replay(trace, machine[1], machine[0], clock, coast=coast, **setting))
         for coast in (True, False)
     )
     np.testing.assert_array_equal(coasted.ttft, stepped.ttft)
@@ -72,7 +79,7 @@ def test_alone_everything_is_own_work(trace, machine, clock, cache):
 
 
 @given(**runs)
-def test_doubling_all_ticks_doubles_all_parts(trace, machine, clock, cache):
+def test_doubling_all_ticks_doubles_all_parts(trace, machine, clock, cache, asynchronous):
     slower = replace(
         clock,
         base=2 * clock.base,
@@ -84,7 +91,10 @@ def test_doubling_all_ticks_doubles_all_parts(trace, machine, clock, cache):
     )
     later = replace(trace, arrival_seconds=2 * trace.arrival_seconds, think_seconds=2 * trace.think_seconds)
     once, twice = (
-        attribute(machine[1], replay(asked, machine[1], machine[0], pace, prefix_cache=cache))
+        attribute(
+            machine[1],
+            replay(asked, machine[1], machine[0], pace, prefix_cache=cache, asynchronous=asynchronous),
+        )
         for asked, pace in ((trace, clock), (later, slower))
     )
     np.testing.assert_array_equal(twice.ttft, 2 * once.ttft)
