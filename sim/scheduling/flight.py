@@ -52,11 +52,14 @@ class Flight:
         self._resting = self._joined = []
         self.leaving.clear()
 
-    def findable(self, sequence: Sequence) -> int:
-        """Return how many tokens of a sequence others may find that is decoding or about to leave; of others 0."""
+    def findable(self, sequence: Sequence, planned: int = 0) -> int:
+        """Return how many tokens of a sequence others may find that is decoding or about to leave; of others 0.
+
+        `planned` tokens more are about to be planned for it.
+        """
         if not sequence.is_decoding:
             return self.leaving.get(sequence, 0)
-        computed = self._cohort.computed(sequence)
+        computed = self._cohort.computed(sequence) + planned
         if not self.is_up:
             return computed
         is_aboard = sequence in self._joined or (self._has_decodes and sequence not in self._resting)

@@ -34,6 +34,9 @@ class Pool(Protocol):
     def extend(self, sequence: Sequence, blocks: int, computed: int) -> None:
         """Give a sequence in the middle of its prompt `blocks` more blocks; it will have `computed` tokens computed."""
 
+    def fill(self, sequence: Sequence, findable: int) -> None:
+        """Note in its turn that a decoding sequence has `findable` tokens that others may find."""
+
     def take(self, blocks: int) -> None:
         """Give `blocks` more blocks to sequences that decode."""
 

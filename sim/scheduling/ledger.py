@@ -300,6 +300,8 @@ class Ledger:
                 return False
             self.pool.take(1)
             self._taken += 1
+        if sequence.path:
+            self.pool.fill(sequence, self.flight.findable(sequence, planned=1))
         return True
 
     def decode_only(self, held: Iterable[Sequence]) -> None:

@@ -151,7 +151,16 @@ class PrefixCache:
     def extend(self, sequence: Sequence, blocks: int, computed: int) -> None:
         """Give a sequence in the middle of its prompt `blocks` more blocks; it will have `computed` tokens computed."""
         self.take(blocks)
-        self._register(sequence, computed // self.block_tokens)
+        full = computed // self.block_tokens
+        if full > sequence.registered:
+            for run in sequence.path:
+                if run.last > sequence.registered and len(run.writers) > 1:
+                    self._register_written(run)  # whoever wrote the same text before comes first
+            self._register(sequence, full)
+
+    def fill(self, sequence: Sequence, findable: int) -> None:
+        """Note in its turn that a decoding sequence has `findable` tokens that others may find."""
+        self._register(sequence, findable // self.block_tokens)
 
     def take(self, blocks: int) -> None:
         """Take free blocks, unhashed ones first, then cached ones that have been idle longest, tails first."""
