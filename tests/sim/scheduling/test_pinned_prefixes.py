@@ -39,5 +39,5 @@ def test_prefixes_that_nobody_asks_for_again_fill_the_machine():
 def test_a_prompt_that_is_all_prefix_still_computes_a_token():
     trace = Trace(np.array([0.0, 1e-6]), *(np.full(2, n) for n in (48, 5, 5)), Segments.from_lists([[(1, 0, 48)]] * 2))
     clock = uniform_clock(1000, 1, 9000)
-    outcome = replay(trace, Limits(100), POLICIES["prefill_first"], clock, prefix_cache="vllm-0.3")
+    outcome = replay(trace, Limits(100), SCHEDULERS["prefill_first"], clock, prefix_cache="vllm-0.3")
     assert outcome.cached_tokens.tolist() == [0, 32]
