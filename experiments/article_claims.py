@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.finding import KINDS, Finding
+from experiments.finding import KINDS, Finding, article
 from experiments.options import Options
 from experiments.table_experiment import EVIDENCE, Answer, deliver, records
 
@@ -46,8 +46,12 @@ def article_claims(*, quick: bool = False, out: Path | None = None, json: bool =
         finding=headline(table),
         options={"quick": quick},
         tables={"claims": table, "numbers": numbers},
-        shown=[("Latency claims, then the framework table of January 2024", _shown(table))],
-        detail=[("Numbers behind the verdicts", numbers)],
+        shown=[],
+        prose=_prose(table),
+        detail=[
+            ("Latency claims, then the framework table of January 2024", _shown(table)),
+            ("Numbers behind the verdicts", numbers),
+        ],
         notes=NOTES,
         draw=lambda: _pictures(table, numbers),
         evidence=EVIDENCE,
@@ -90,8 +94,8 @@ def headline(table: pd.DataFrame) -> str:
     """Return how many statements hold, in a sentence."""
     counts = {kind: int((table["kind"] == kind).sum()) for kind in KINDS}
     return (
-        f"Of {len(table)} statements of the article {counts['holds']} hold, {counts['holds if']} hold on a condition, "
-        f"{counts['does not hold']} do not, {counts['not decidable']} cannot be decided by simulation"
+        f"Of {len(table)} statements of the article {counts['holds']} hold, {counts['holds if']} on a condition, "
+        f"{counts['does not hold']} not; {counts['not decidable']} cannot be decided by simulation"
     )
 
 
@@ -106,9 +110,10 @@ def plot(table: pd.DataFrame) -> Figure:
     for place, row in enumerate(records(table)):
         hue = HUES[row["kind"]]
         axes.scatter([0.012], [place + 0.5], marker="s", s=60, color=hue, linewidths=0)
-        title = row["name"] if row["name"][1:].isdigit() is False else f"{row['name']}  {row['says']}"
-        axes.text(0.035, place + 0.5, _short(title, 62), va="center", size=SMALL, color=INK)
-        axes.text(0.52, place + 0.5, _short(row["verdict"], 62), va="center", size=SMALL, color=INK, weight="bold")
+        title = article()["titles"].get(row["name"])
+        name = f"{row['name']}  {title}" if title else row["name"]
+        axes.text(0.035, place + 0.5, name, va="center", size=SMALL, color=INK, weight="bold")
+        axes.text(0.33, place + 0.5, _short(row["verdict"], 78), va="center", size=SMALL, color=INK)
     return figure
 
 
@@ -133,6 +138,20 @@ def plot_weight_read(numbers: pd.DataFrame) -> Figure:
     axes.invert_yaxis()
     axes.set_xlabel("ms", color=QUIET, size=MEDIUM)
     return figure
+
+
+def _prose(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return the verdicts for a terminal, each with what was said, what came out, and the command."""
+    styles = {"holds": "bold green", "holds if": "bold yellow", "does not hold": "bold red"}
+    lines = []
+    for row in records(table):
+        lines += [
+            (styles.get(row["kind"], "bold"), f"{row['name']}: {row['verdict']}"),
+            ("", f"article {row['says']}"),
+            ("", f"ours    {row['ours']}"),
+            ("dim", f"see     {row['command']}"),
+        ]
+    return lines
 
 
 def _shown(table: pd.DataFrame) -> pd.DataFrame:

@@ -148,7 +148,8 @@ def best_tensor() -> Finding:
     cases = ", ".join(dict.fromkeys(f"{chip} {phase}" for _, chip, phase, _ in slower))
     ours = (
         f"in {len(slower)} of {len(every)} cases (model, chip, phase, batch) a larger TP within a server is slower"
-        f"{': ' if cases else ''}{cases}; {off} of these leave the fast link; communication takes {percent(least, most)}"
+        f"{': ' if cases else ''}{cases}; {off} of these leave the fast link; communication takes "
+        f"{percent(least, most)}"
     )
     verdict = HOLDS if slower else f"{DOES_NOT_HOLD}: within a server more cards are always faster"
     numbers = (

@@ -42,12 +42,14 @@ class Claim:
     scope : what both arms have in common, a policy or a cache.
     answer : at which loads it held, with the effect, in words.
     held : whether it held at one load at least and was refuted at none.
+    held_at : the loads at which it held [requests/s].
     """
 
     says: str
     scope: str
     answer: str
     held: bool
+    held_at: tuple[float, ...] = ()
 
     def __str__(self) -> str:
         """Return the claim and its fate as one sentence."""
@@ -139,7 +141,8 @@ def _claim(
 ) -> Claim:
     words = set(verdicts.values())
     held = "holds" in words and not any(word.startswith("does not hold") for word in words)
-    return Claim(says, scope, _answer(comparison, pair, verdicts, quantities), held)
+    held_at = tuple(load for load, word in verdicts.items() if word == "holds")
+    return Claim(says, scope, _answer(comparison, pair, verdicts, quantities), held, held_at)
 
 
 def _answer(comparison: Comparison, pair: pd.DataFrame, verdicts: dict[float, str], quantities: tuple[str, ...]) -> str:

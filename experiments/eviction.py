@@ -57,6 +57,12 @@ class Loop:
     prompt_tokens: int
     output_tokens: int
 
+    def of_lengths(self, prompt_tokens: int, output_tokens: int) -> Loop:
+        """Return a loop of other requests that asks for about as much memory, and as often."""
+        longer = (self.prompt_tokens + self.output_tokens) / (prompt_tokens + output_tokens)
+        concurrency = max(1, round(longer * self.concurrency))
+        return Loop(self.requests * concurrency // self.concurrency, concurrency, prompt_tokens, output_tokens)
+
     @property
     def trace(self) -> Trace:
         """The requests; the client's declared longest reply is the real one."""
@@ -167,7 +173,7 @@ def _cases(scenario: Scenario, loop: Loop, quick: bool) -> Iterator[tuple[str, s
         yield "memory", f"{share:g}", replace(scenario, utilisation=share), loop
     for prompt, output in QUICK_MIXES if quick else MIXES:
         if prompt + output <= (scenario.context or 0):
-            yield "mix", f"{prompt} + {output}", scenario, replace(loop, prompt_tokens=prompt, output_tokens=output)
+            yield "mix", f"{prompt} + {output}", scenario, loop.of_lengths(prompt, output)
 
 
 def _row(result: Result, machine: Machine, loop: Loop) -> dict[str, Any]:
@@ -262,16 +268,22 @@ def notes(table: pd.DataFrame, scenario: Scenario) -> list[str]:
     fast, slow = MEASURED["tokens_per_second"]
     length = before.prompt_tokens + before.output_tokens
     worst = min(_percent(a, b) for a, b in pairs(table, "memory"))
+    mixes = list(pairs(table, "mix")) or [(before, after)]
+    slowest = max(mixes, key=lambda pair: pair[1].tpot_p99_seconds / pair[0].tpot_p99_seconds)
+    least, most = min(_percent(a, b) for a, b in mixes), max(_percent(a, b) for a, b in mixes)
     said = [
         f"Measured: {SOURCE}. Its cards and the size of its pool are not known here. TP={scenario.tensor} with "
         f"{scenario.precision} gives a pool of {before.pool_tokens:,} tokens, {before.pool_tokens / length:.1f} "
         f"requests to their end, and {before.tokens_per_second:.0f} tokens/s without eviction where {fast:.0f} were "
-        f"measured. Off pressure prompts are of {SHORT_PROMPT:,} tokens here; those of the report are not known either.",
+        f"measured. Off pressure prompts are of {SHORT_PROMPT:,} tokens here; the report's are unknown.",
         "Both policies follow the published sources and equal 47 recorded runs of them (`conformance --oracle "
         "trtllm-py`). Prompts run whole.",
         f"How much is lost depends on what the pool leaves over: a reply of {before.output_tokens:,} tokens is "
         f"{100 * before.output_tokens / length:.0f} % of its request, so few more prompts are admitted than can be "
-        f"finished; over the memory shares tried the worst is {worst:+.1f} % throughput.",
+        f"finished; over the memory shares tried the worst is {worst:+.1f} % throughput. Over mixes of lengths "
+        f"that ask for as much memory it changes by {least:+.1f} to {most:+.1f} %, and TPOT p99 by up to "
+        f"{slowest[1].tpot_p99_seconds / slowest[0].tpot_p99_seconds:.2f} times ({slowest[0].at} tokens, "
+        f"{slowest[1].pauses} pauses, up to {slowest[1].most_pauses} of one request).",
     ]
     if after.pauses and _percent(before, after) > 100 * (slow / fast - 1):
         per_pause = after.recompute_seconds / after.pauses

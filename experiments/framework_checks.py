@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SYSTEMS = {"tensorrt-llm": "tensorrt-llm-2024-01", "vllm": "vllm-0.2.7"}
 """The columns of the table, and the presets of that date."""
+UNCACHED = ("prefill_first", "inflight_batching")
 FAR_FEWER = 0.5
 """Saved part of the GPU-seconds from which we call it far fewer."""
 PADDED_TOGETHER = 8
@@ -79,20 +80,20 @@ def capabilities_verdict(names: list[str]) -> tuple[str, list[str]]:
 def _first_token(comparison: Comparison) -> Measured:
     found = [claim for claim in claims(comparison) if claim.scope == "no cache"]
     texts = [f"{claim.says}: {claim.answer}" for claim in found]
-    wrong = [claim.says for claim in found if not claim.held]
-    if wrong:
-        verdict = f"{DOES_NOT_HOLD}: not shown that {' and that '.join(text[0].lower() + text[1:] for text in wrong)}"
-    elif all(set(claim.answer.split("(")[0].split()) >= {"holds"} and "; " not in claim.answer for claim in found):
-        verdict = HOLDS
+    stable = [load for load in comparison.loads if all(comparison.cell(arm, load).verdict.stable for arm in UNCACHED)]
+    every = [load for load in stable if all(load.requests_per_second in claim.held_at for claim in found)]
+    loads = ", ".join(f"{100 * load.share_of_capacity:.0f}" for load in every)
+    if not every:
+        verdict = f"{DOES_NOT_HOLD}: at no load are all three effects shown"
     else:
-        verdict = "holds if the load is one at which each effect is shown"
+        verdict = HOLDS if every == stable else f"holds if the load is {loads} % of the capacity (of those tried)"
     pair = comparison.differences
     pair = pair[(pair.effect == "policy") & (pair.within == "no cache")]
     at = pair[pair.load == comparison.shown.requests_per_second]
     numbers = tuple(
-        Number(f"in-flight against prefill first, {name}", "%", row.percent, row.percent_low, row.percent_high)
+        Number(f"in-flight against prefill first, {name}", "%", *map(float, row))
         for metric, name in (("mean_ttft_seconds", "mean TTFT"), ("mean_end_to_end_seconds", "mean E2E"))
-        for row in at[at.metric == metric].itertuples()
+        for row in at.loc[at.metric == metric, ["percent", "percent_low", "percent_high"]].to_numpy()
     )
     return "; ".join(texts), numbers, verdict
 
@@ -165,8 +166,10 @@ def _paged_attention(comparison: Comparison) -> Measured:
 
 
 def _continuous_batching(comparison: Comparison) -> Measured:
+    arm = comparison.by_name["prefill_first"]
+
     def served(trace: Trace, policy: str) -> float:
-        return capacity(simulate(replace(comparison.scenario, trace=trace, policy=policy), comparison.machine))
+        return capacity(simulate(replace(arm.scenario, trace=trace, policy=policy), arm.machine))
 
     gains = [served(trace, "prefill_first") / served(trace, "static_batching") for trace in _traces(comparison)]
     found = replicated(np.array(gains))

@@ -30,6 +30,7 @@ class Answer:
     options : as run, every default filled in: what the command line repeats.
     tables : tidy tables by the name of their file.
     shown : (caption, table of texts and numbers) pairs for people.
+    prose : (style, text) pairs in front of them, for a terminal alone.
     detail : more of them, for the report alone.
     notes : what a reader must know.
     draw : draws the figures.
@@ -46,6 +47,7 @@ class Answer:
     shown: Sequence[tuple[str, pd.DataFrame]]
     notes: Sequence[str]
     draw: Callable[[], Sequence[Picture]]
+    prose: Sequence[tuple[str, str]] = ()
     detail: Sequence[tuple[str, pd.DataFrame]] = ()
     last: Sequence[str] = ()
     evidence: str = EVIDENCE
@@ -134,6 +136,8 @@ def show(answer: Answer, written: Sequence[Path]) -> None:
     console = new_console()
     paragraph(console, answer.question, 2, "bold")
     paragraph(console, f"evidence: {answer.evidence}", 2)
+    for style, text in answer.prose:
+        paragraph(console, text, 8, style)
     for caption, table in answer.shown:
         console.print()
         paragraph(console, caption, 2, "bold")

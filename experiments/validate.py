@@ -7,23 +7,31 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-from experiments.scoreboard import tables
+from experiments.scoreboard import replays, servers, tables
 from experiments.scoreboard.coverage import Coverage
 from experiments.scoreboard.coverage import coverage as coverage_of
 from experiments.scoreboard.groups import Group
 from experiments.scoreboard.score import READERS, Row, rows_of
+from experiments.scoreboard.summary import markdown as summary_of
 
 GOAL_SOURCE = "median absolute error; calibrated rows are scored by constants that never saw their shape"
 
+NEAR_SATURATION = (
+    "near saturation an error e of step times becomes an error of about e / (1 - utilisation) of TTFT; one run within "
+    "a few percent is no proof: runs of real servers differ from one another, tails most"
+)
 
-def run(data: Path = Path("measured"), *, coverage: bool = False, json: bool = False) -> int:
+
+def run(data: Path = Path("measured"), *, coverage: bool = False, json: bool = False, markdown: bool = False) -> int:
     """Score the cost model against every table of measurements in a folder; see `scoreboard`.
 
     Parameters
     ----------
-    data : folder of canonical tables, each as .parquet or .csv.
+    data : folder of canonical tables, each as .parquet or .csv; recorded runs of servers (e2e_requests, e2e_runs.json)
+        are replayed.
     coverage : instead, how often measurements lie in the 90 % band of an unknown chip, leaving each chip out in turn.
     json : print a list of rows and nothing else.
+    markdown : print a short table for a README and nothing else.
     """
     if coverage:
         _print_coverage(covered(data), json)
@@ -31,6 +39,8 @@ def run(data: Path = Path("measured"), *, coverage: bool = False, json: bool = F
     rows = scoreboard(data)
     if json:
         print(encoder.dumps([asdict(row) for row in rows]))
+    elif markdown:
+        print(summary_of(rows))
     else:
         _show(rows)
     return 0
@@ -47,8 +57,10 @@ def scoreboard(data: Path) -> list[Row]:
     ValueError
         The folder has no table, or one that cannot be read.
     """
-    frames = tables.read(data)
-    return [row for name, reader in READERS.items() if name in frames for row in rows_of(reader(frames[name]))]
+    runs = servers.read(data)
+    frames = tables.read(data, required=not runs)
+    rows = [row for name, reader in READERS.items() if name in frames for row in rows_of(reader(frames[name]))]
+    return rows + replays.rows_of(runs)
 
 
 def covered(data: Path, samples: int = 200, seed: int = 1) -> list[Coverage]:
@@ -59,23 +71,6 @@ def covered(data: Path, samples: int = 200, seed: int = 1) -> list[Coverage]:
     found = (group for name, reader in READERS.items() if name in frames for group in reader(frames[name]))
     groups = [group for group in found if isinstance(group, Group)]
     return coverage_of(groups, samples, np.random.default_rng(seed))
-
-
-def markdown(rows: Iterable[Row]) -> str:
-    """Return the scoreboard as a table for a README; skipped rows are left out."""
-    lines = [
-        "| table | hardware | what | level | rows | median | p90 | bias | goal | met |",
-        "|---|---|---|---|---:|---:|---:|---:|---:|---|",
-    ]
-    for row in rows:
-        if row.level == "skipped":
-            continue
-        goal = "" if row.goal_pct is None else f"{row.goal_pct:g} %"
-        met = {True: "yes", False: "no", None: ""}[row.met]
-        numbers = f"{row.median_abs_pct:.1f} % | {row.p90_abs_pct:.0f} % | {row.bias_pct:+.1f} %"
-        place = f"{row.table} | {row.hardware} | {row.model} | {row.level}"
-        lines.append(f"| {place} | {row.n:,} | {numbers} | {goal} | {met} |")
-    return "\n".join(lines)
 
 
 def _show(rows: list[Row]) -> None:
@@ -101,6 +96,10 @@ def _show(rows: list[Row]) -> None:
     for level in ("generic", "calibrated"):
         mine = [row for row in scored if row.level == level]
         console.print(f"{level}: {sum(bool(row.met) for row in mine)} of {len(mine)} goals met ({GOAL_SOURCE})")
+    for note in dict.fromkeys(row.note for row in rows if row.level != "skipped" and row.note):
+        console.print(note, style="dim")
+    if any(row.table == servers.TABLE and row.level != "skipped" for row in rows):
+        console.print(NEAR_SATURATION, style="dim")
     for reason, count in _reasons(rows).items():
         console.print(f"not scored: {count:,} rows: {reason}", style="dim")
 

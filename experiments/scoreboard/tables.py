@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,22 +32,29 @@ COLUMNS = {
 """Columns of every table, times in us or ms as named; others are ignored."""
 
 
-def read(folder: Path) -> dict[str, pd.DataFrame]:
+def read(folder: Path, *, required: bool = True) -> dict[str, pd.DataFrame]:
     """Return the tables that a folder holds, as ``<name>.parquet`` or ``<name>.csv``.
 
     Raises
     ------
     ValueError
-        There is none, or one lacks a column, is no table, or has times that are not above zero.
+        There is none though one is required, or one lacks a column, is no table, or has times that are not above zero.
     """
-    found = {name: path for name in COLUMNS for path in _paths(folder, name)}
-    if not found:
+    paths = {name: path_of(folder, name) for name in COLUMNS}
+    if required and not any(paths.values()):
         raise ValueError(f"{folder}: none of {', '.join(COLUMNS)} is here, as .parquet or .csv")
-    return {name: read_table(path, name) for name, path in found.items()}
+    return {name: read_table(path, name) for name, path in paths.items() if path}
 
 
 def read_table(path: Path, name: str) -> pd.DataFrame:
     """Return one table; see `read`."""
+    table = read_columns(path, name, COLUMNS[name])
+    check(table, path, COLUMNS[name][-1], "a time above 0")
+    return table
+
+
+def read_columns(path: Path, name: str, columns: Sequence[str]) -> pd.DataFrame:
+    """Return a table that has these columns; ValueError if it cannot be read or lacks one."""
     import pandas as pd
     from pyarrow import ArrowException
 
@@ -52,14 +62,22 @@ def read_table(path: Path, name: str) -> pd.DataFrame:
         table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
     except (OSError, ValueError, ArrowException) as error:
         raise ValueError(f"{path}: cannot be read as a table: {error}") from None
-    if missing := [column for column in COLUMNS[name] if column not in table.columns]:
-        raise ValueError(f"{path}: column {', '.join(missing)} is missing; {name} has {', '.join(COLUMNS[name])}")
-    time = COLUMNS[name][-1]
-    values = pd.to_numeric(table[time], errors="coerce")
-    if not (values > 0).all():
-        line = int((~(values > 0)).to_numpy().argmax())
-        raise ValueError(f"{path}, row {line + 1}: {time} is {table[time].iloc[line]}; allowed: a time above 0")
+    if missing := [column for column in columns if column not in table.columns]:
+        raise ValueError(f"{path}: column {', '.join(missing)} is missing; {name} has {', '.join(columns)}")
     return table
+
+
+def check(
+    table: pd.DataFrame, path: Path, column: str, allowed: str, low: float = 0.0, *, or_low: bool = False
+) -> None:
+    """Raise ValueError, naming the row, where a column is no number above `low` (or `low` itself, with `or_low`)."""
+    import pandas as pd
+
+    values = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=float)
+    good = np.isfinite(values) & ((values >= low) if or_low else (values > low))
+    if not good.all():
+        line = int((~good).argmax())
+        raise ValueError(f"{path}, row {line + 1}: {column} is {table[column].iloc[line]}; allowed: {allowed}")
 
 
 def name_of(path: Path) -> str:
@@ -75,6 +93,7 @@ def name_of(path: Path) -> str:
     raise ValueError(f"{path}: has the columns of none of {', '.join(COLUMNS)}")
 
 
-def _paths(folder: Path, name: str) -> list[Path]:
+def path_of(folder: Path, name: str) -> Path | None:
+    """Return the file of a table in a folder, None where there is none."""
     paths = (folder / f"{name}{suffix}" for suffix in (".parquet", ".csv"))
-    return [path for path in paths if path.is_file()][:1]
+    return next((path for path in paths if path.is_file()), None)

@@ -101,7 +101,7 @@ def attribute(limits: Limits, replay: Replay) -> Attribution:
     first = np.zeros((len(PARTS), len(replay.arrival)), dtype=np.int64)
     if not (replay.outcome == FINISHED).any():
         return Attribution(first, first.copy())
-    rows = _Rows(replay.iterations, limits, replay.clock)
+    rows = Rows(replay.iterations, limits, replay.clock)
     states = States(replay)
     _add_queue(first, rows, states)
     _add_prefill(first, rows, states)
@@ -111,10 +111,11 @@ def attribute(limits: Limits, replay: Replay) -> Attribution:
     return Attribution(first, first + later)
 
 
-class _Rows:
+class Rows:
     """The log by what a row means to those who wait, and to those who decode."""
 
     def __init__(self, log: Iterations, limits: Limits, clock: IterationClock) -> None:
+        """Read it, under the limits and the clock of the run."""
         self.log, self.clock = log, clock
         self.start, self.duration, self.end = log.start, log.duration, log.end
         # Idle before a row; nobody who waits or decodes should ever meet any.
@@ -126,7 +127,7 @@ class _Rows:
         """Time spent up to the begin of each row (waits, rows + 1) by what was waited for [ticks]."""
         spent = self.duration * (np.arange(len(_WAITS))[:, None] == self.cause)
         spent[_POLICY] += self.gap
-        return _cumulated(spent)
+        return cumulated(spent)
 
     @cached_property
     def decoding(self) -> Integers:
@@ -142,6 +143,12 @@ class _Rows:
         ]
         own[mixed] = np.minimum(own[mixed], cost)
         return np.stack([own - host, self.duration - own, np.zeros_like(own), host])
+
+    def alone(self, cached: Integers, tokens: Integers, ends: Integers) -> Integers:
+        """Return what iterations of a single piece of a prompt each would take [ticks]."""
+        pairs = tokens * cached + tokens * (tokens + 1) // 2
+        sums = zip(ends.tolist(), tokens.tolist(), pairs.tolist(), cached.tolist(), strict=True)
+        return np.array([self.clock.iteration(*chunk, 0, 0) for chunk in sums], dtype=np.int64)
 
     def left_in_flight(self, row: Integers, moment: Integers) -> Integers:
         """Return how long the iteration of a row in which a moment lies still takes from then on [ticks]."""
@@ -235,7 +242,7 @@ def _turns(ends: Integers, preempted: Integers) -> tuple[Integers, Integers, npt
     return request[order], row[order], token[order]
 
 
-def _add_queue(parts: Integers, rows: _Rows, states: States) -> None:
+def _add_queue(parts: Integers, rows: Rows, states: States) -> None:
     request, arrival, admitted = states.requests, states.arrival, states.admitted
     here = np.searchsorted(rows.end, arrival, side="right")
     waits = here < admitted
@@ -251,43 +258,40 @@ def _add_queue(parts: Integers, rows: _Rows, states: States) -> None:
     parts[rows.cause[here], request] += rows.end[here] - inside - flight
 
 
-def _add_prefill(parts: Integers, rows: _Rows, states: States) -> None:
+def _add_prefill(parts: Integers, rows: Rows, states: States) -> None:
     request, admitted = states.requests, states.admitted
     for part in _WAITS:
         parts[part, request] += rows.waited[part, states.computed] - rows.waited[part, admitted]
     parts[_POLICY, request] -= rows.gap[admitted]
     row, request, cached, tokens, ends = states.chunks.astype(np.int64).T
-    pairs = tokens * cached + tokens * (tokens + 1) // 2
-    sums = (column.tolist() for column in (ends, tokens, pairs, cached))
-    alone = [rows.clock.iteration(end, new, pair, old, 0, 0) for end, new, pair, old in zip(*sums, strict=True)]
     duration = rows.duration[row]
-    own = np.minimum(duration, np.array(alone, dtype=np.int64))
+    own = np.minimum(duration, rows.alone(cached, tokens, ends))
     np.add.at(parts, (rows.cause[row], request), -duration)
     np.add.at(parts[_PART["own_prefill"]], request, own - rows.clock.base)
     np.add.at(parts[_PART["host"]], request, rows.clock.base)
     np.add.at(parts[_PART["shared_prefill"]], request, duration - own)
 
 
-def _add_decoding(parts: Integers, rows: _Rows, states: States) -> None:
+def _add_decoding(parts: Integers, rows: Rows, states: States) -> None:
     request, begin, end = states.decoding.T
     row, paused = states.held.T
     for part, spent in zip(_DECODING, rows.decoding, strict=True):
-        total = _cumulated(spent)
+        total = cumulated(spent)
         np.add.at(parts[part], request, total[end] - total[begin])
         np.add.at(parts[part], paused, -spent[row])
-    idle = _cumulated(rows.gap)
+    idle = cumulated(rows.gap)
     np.add.at(parts[_PART["held"]], request, idle[end] - idle[begin])
     np.add.at(parts[_PART["held"]], paused, rows.duration[row])
 
 
-def _add_preempted(first: Integers, later: Integers, rows: _Rows, states: States) -> None:
+def _add_preempted(first: Integers, later: Integers, rows: Rows, states: States) -> None:
     request, begin, end = states.preempted.T
     lost = rows.end[end - 1] - rows.end[begin - 1]
     for parts, chosen in ((first, states.is_first), (later, ~states.is_first)):
         np.add.at(parts[_PART["preemption"]], request[chosen], lost[chosen])
 
 
-def _cumulated(values: Integers) -> Integers:
+def cumulated(values: Integers) -> Integers:
     """Return the sums of all values before each place and the last (..., n + 1)."""
     start = np.zeros((*values.shape[:-1], 1), dtype=np.int64)
     return np.concatenate([start, np.cumsum(values, axis=-1)], axis=-1)

@@ -76,7 +76,7 @@ def test_the_command_prints_one_object_and_leaves_its_table(tmp_path: Path, caps
     ("wrong", "said"),
     [
         (["--requests", "0"], "--requests is 0"),
-        (["--prompt", "400000", "--output", "1"], "hold no request"),
+        (["--prompt", "200000", "--output", "1"], "hold no request"),
         (["--model", "nothing"], "nothing"),
     ],
 )

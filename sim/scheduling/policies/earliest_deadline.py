@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sim.scheduling.ledger import Ledger
-from sim.scheduling.policies.keyed_order import arrival, serve_in_order
+from sim.scheduling.policies.keyed_order import serve_in_order
 from sim.scheduling.sequence import Sequence
 
 TICKS_PER_TOKEN = 1 << 30
@@ -29,6 +29,6 @@ def earliest_deadline(ledger: Ledger, *, ticks_per_token: int = TICKS_PER_TOKEN,
     """
 
     def deadline(sequence: Sequence) -> tuple[int, int, int]:
-        return sequence.arrival + ticks_per_token * sequence.prompt, *arrival(sequence)
+        return sequence.arrival + ticks_per_token * sequence.prompt, sequence.arrival, sequence.index
 
     serve_in_order(ledger, deadline, chunked=chunked)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sim.scheduling.ledger import Ledger
-from sim.scheduling.policies.keyed_order import arrival, serve_in_order
+from sim.scheduling.policies.keyed_order import serve_in_order
 from sim.scheduling.sequence import Sequence
 
 
@@ -19,4 +19,4 @@ def priority(ledger: Ledger, *, chunked: bool = True) -> None:
 
 
 def _key(sequence: Sequence) -> tuple[int, int, int]:
-    return sequence.priority, *arrival(sequence)
+    return sequence.priority, sequence.arrival, sequence.index

@@ -1,0 +1,86 @@
+"""The scoreboard in a few lines, for a README: one for each kind of measurement, every group of rows counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from experiments.scoreboard.score import Row
+from experiments.scoreboard.servers import TABLE
+
+CAPTION = (
+    "Each group of rows (one chip, kernel library and number format, or one statistic of a replayed server) has a "
+    "median absolute error; shown are the median of these and, after the slash, the worst. Nothing is left out. The "
+    "generic constants were partly chosen looking at these tables; calibrated rows are priced by constants fitted "
+    "without their shape, and no constant was fitted to an iteration or a replay."
+)
+
+
+def _table(name: str) -> Callable[[Row], bool]:
+    return lambda row: row.table == name
+
+
+def _replay(quantity: str) -> Callable[[Row], bool]:
+    return lambda row: row.table == TABLE and f" {quantity}" in row.model
+
+
+KINDS: dict[str, Callable[[Row], bool]] = {
+    "matrix products": _table("gemm_grid"),
+    "attention": _table("attention_grid"),
+    "attention, mixed batches": _table("attention_mixed"),
+    "experts": _table("moe_grid"),
+    "collectives": _table("comm"),
+    "operators of a layer": _table("layer_ops"),
+    "whole iterations": _table("iteration"),
+    "server replay, KV blocks": _replay("KV blocks"),
+    "server replay, TTFT": _replay("TTFT"),
+    "server replay, TPOT": _replay("TPOT"),
+    "server replay, end to end": _replay("end to end"),
+}
+
+
+def markdown(rows: Iterable[Row]) -> str:
+    """Return the scoreboard as a short table for a README, a line for each kind of measurement that was scored."""
+    scored = [row for row in rows if row.level != "skipped"]
+    lines = [
+        "| median / worst error of | rows | datasheet | generic | goal | met | calibrated | goal | met |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for kind, belongs in KINDS.items():
+        mine = [row for row in scored if belongs(row)]
+        if mine:
+            cells = [kind, f"{_measured(mine):,}", _errors(_at(mine, "datasheet"))]
+            for level in ("generic", "calibrated"):
+                found = _at(mine, level)
+                cells += [_errors(found), _goals(found), _met(found)]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join((*lines, "", CAPTION))
+
+
+def _at(rows: list[Row], level: str) -> list[Row]:
+    return [row for row in rows if row.level == level]
+
+
+def _measured(rows: list[Row]) -> int:
+    """Return how many rows were measured; of a replay each request counts once, not once for every statistic."""
+    generic = _at(rows, "generic")
+    if generic[0].table != TABLE:
+        return sum(row.n for row in generic)
+    runs = {(row.hardware, row.model.split(",")[0]): row.n for row in generic}
+    return sum(runs.values())
+
+
+def _errors(rows: list[Row]) -> str:
+    medians = [row.median_abs_pct for row in rows if row.median_abs_pct is not None]
+    return f"{np.median(medians):.0f} / {max(medians):.0f} %" if medians else "–"
+
+
+def _goals(rows: list[Row]) -> str:
+    goals = sorted({row.goal_pct for row in rows if row.goal_pct is not None})
+    return f"{'–'.join(f'{goal:g}' for goal in dict.fromkeys((goals[0], goals[-1])))} %" if goals else "–"
+
+
+def _met(rows: list[Row]) -> str:
+    judged = [row for row in rows if row.met is not None]
+    return f"{sum(bool(row.met) for row in judged)} of {len(judged)}" if judged else "–"

@@ -1,0 +1,63 @@
+"""Blame: everything that a request waited is charged to somebody, once, and to those who were computed meanwhile."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sim.engine.clock import uniform_clock
+from sim.engine.replay import FINISHED, replay
+from sim.results.attribution import OWN, attribute
+from sim.results.blame import blame
+from sim.scheduling.batch import Limits
+from sim.scheduling.schedulers import SCHEDULERS
+from tests.strategies import clocks, machines, traces
+from workloads.trace import Trace
+
+CLOCK = uniform_clock(1000, 1, 9000)
+
+
+def charges(rows: list[tuple[int, int, int]], limits: Limits, name: str) -> list[list[float]]:
+    """Return who is charged for what by each of some requests of (arrival tick, prompt, output tokens)."""
+    arrival, prompt, output = np.array(rows).T
+    trace = Trace(arrival / 2**40, prompt, output, output)
+    outcome = replay(trace, limits, SCHEDULERS[name], CLOCK)
+    return blame(limits, outcome, np.arange(len(rows))).charged.toarray().tolist()
+
+
+@given(trace=traces(), machine=machines(), clock=clocks(), cache=st.booleans())
+def test_all_that_is_not_own_work_is_charged_once(trace, machine, clock, cache):
+    outcome = replay(trace, machine[1], machine[0], clock, prefix_cache=cache)
+    victims = np.flatnonzero(outcome.outcome == FINISHED)
+    if not len(victims):
+        return
+    found = blame(machine[1], outcome, victims)
+    parts = attribute(machine[1], outcome)
+    own = sum(parts.part(name) for name in OWN)
+    waited = (outcome.finish - outcome.arrival - own)[victims]
+    charged = found.charged.toarray()
+    np.testing.assert_allclose(charged.sum(axis=1), waited, rtol=1e-9, atol=1e-6)
+    assert (charged > -1e-6).all()
+    others = charged.copy()
+    others[np.arange(len(victims)), victims] = 0
+    np.testing.assert_allclose(found.by_offender(), others.sum(axis=0), rtol=1e-9, atol=1e-6)
+    unhurt = outcome.preemptions[victims] == 0
+    assert (np.abs(charged[np.arange(len(victims)), victims])[unhurt] < 1e-6).all(), "charged itself"
+
+
+def test_a_stall_is_charged_to_the_prompt_that_caused_it():
+    (none, first), (second, _) = charges([(0, 10, 5), (1500, 90, 1)], Limits(100), "prefill_first")
+    assert (none, first) == (0, 1090)
+    assert second == 511
+
+
+def test_prompts_of_one_iteration_share_a_stall_by_what_each_would_take_alone():
+    rows = [(0, 10, 5), (1500, 90, 1), (1500, 30, 1)]
+    assert charges(rows, Limits(100), "prefill_first")[0] == [0, 1120 * 90 / 120, 1120 * 30 / 120]
+
+
+def test_who_holds_the_only_seat_is_charged_by_those_who_wait_for_it():
+    found = charges([(0, 20, 4), (0, 20, 4), (0, 20, 4)], Limits(100, sequences=1), "prefill_first")
+    whole = 1020 + 3 * 1001
+    assert found == [[0, 0, 0], [whole, 0, 0], [whole, whole, 0]]
