@@ -39,8 +39,8 @@ LICENCES = {
 
 def run(
     hardware: str = "a100-sxm-80",
-    *,
     source: Annotated[str, Parameter(name="--from")] = "measured",
+    *,
     stack: str | None = None,
     out: Path | None = None,
     json: bool = False,

@@ -2,107 +2,36 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 from cyclopts import Parameter
 
 from experiments.figures.words import capitalised, duration, listed, percent, readable
-from experiments.options import Options, as_table, completed
-from experiments.sched_compare import NOTHING, capacity, scenario_of
-from experiments.workload import Workload
+from experiments.offenders import offenders
+from experiments.options import Options, as_table
+from experiments.sched_compare import NOTHING
+from experiments.tail import METRICS, TAIL, Tail, run
 from sim.engine.clock import seconds
 from sim.engine.replay import FINISHED
-from sim.results.attribution import OWN, PARTS, Attribution
-from sim.results.percentiles import Floats, Integers
-from sim.results.result import Result
-from sim.results.warmup import steady
-from sim.scenario import COMPARED, simulate
-from sim.scheduling.schedulers import SCHEDULERS
+from sim.results.attribution import OWN, PARTS
+from sim.scenario import COMPARED
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from experiments.pictures import Picture
 
-TAIL = 0.01
-"""Share of the requests that are the slowest."""
-
-SHARE_OF_CAPACITY = 0.7
-METRICS = ("TTFT", "E2E")
+RERUNS = 16
 NOTES = (
     "Every latency is split to the tick; the parts are defined in sim/results/attribution.py. Prompts of others count "
     "as a stall of decoding by what an iteration takes longer than the same decodes would without them.",
+    "Waiting and stalls are charged to the requests computed meanwhile, by the device time that each would take alone. "
+    "Leaving one out can gain more than its charge: smaller batches make everybody's own iterations shorter, and what "
+    "moves ahead moves others; or less, where somebody else takes its place.",
     "The slowest are chosen anew for each policy and metric, among the requests that arrive neither while the server "
     "fills nor while it empties.",
 )
-
-
-@dataclass(frozen=True)
-class Tail:
-    """Runs of the same requests under some policies.
-
-    Attributes
-    ----------
-    options : completed, with the load that was run.
-    results : policy -> one run a seed.
-    """
-
-    options: Options
-    results: Mapping[str, Sequence[Result]]
-
-    @cached_property
-    def attributions(self) -> dict[str, list[Attribution]]:
-        """The parts of every request, policy -> one a run."""
-        return {policy: [result.attribution() for result in results] for policy, results in self.results.items()}
-
-    @cached_property
-    def table(self) -> pd.DataFrame:
-        """A row for each metric, policy and part: mean in the tail and over all [s], share of the tail's time."""
-        import pandas as pd
-
-        rows = []
-        for metric in METRICS:
-            for policy in self.results:
-                tail, everybody = self._parts(policy, metric)
-                total = tail.mean(axis=1).sum()
-                rows += [
-                    {
-                        "metric": metric,
-                        "policy": policy,
-                        "part": part,
-                        "seconds": float(tail[place].mean()),
-                        "share": float(tail[place].mean() / total),
-                        "all_requests_seconds": float(everybody[place].mean()),
-                        "requests": tail.shape[1],
-                    }
-                    for place, part in enumerate(PARTS)
-                ]
-        return pd.DataFrame(rows)
-
-    def _parts(self, policy: str, metric: str) -> tuple[Floats, Floats]:
-        """Return the parts of the slowest requests and of all that count, both (parts, requests) [s]."""
-        columns = []
-        for result, found in zip(self.results[policy], self.attributions[policy], strict=True):
-            counted = steady(result.arrival_seconds) & (result.replay.outcome == FINISHED)
-            columns.append((found.ttft if metric == "TTFT" else found.end_to_end)[:, counted])
-        parts: Integers = np.concatenate(columns, axis=1)
-        if not parts.shape[1]:
-            raise ValueError(f"policy {policy}: no request was served; allowed: a model and --context that fit them")
-        slowest = np.argsort(-parts.sum(axis=0), kind="stable")[: math.ceil(TAIL * parts.shape[1])]
-        return seconds(parts[:, slowest]), seconds(parts)
-
-    def slowest(self, policy: str) -> int:
-        """Return the request of the first run whose end-to-end time exceeds its own work by most."""
-        found = self.attributions[policy][0]
-        own = sum((found.part(name) for name in OWN), np.zeros_like(found.part(OWN[0])))
-        lost = np.where(steady(self.results[policy][0].arrival_seconds), found.end_to_end.sum(axis=0) - own, -1)
-        return int(np.argmax(lost))
 
 
 def explain(
@@ -117,64 +46,47 @@ def explain(
             help="number of a request of the first seed [default: the one that lost most under the first policy]"
         ),
     ] = None,
+    reruns: Annotated[
+        int | None,
+        Parameter(help="offenders to leave out, one a rerun, under each policy [default: 16; a recorded trace: 0]"),
+    ] = None,
     out: Annotated[Path | None, Parameter(help="new folder for the results [default: results/explain/DIGEST]")] = None,
     json: Annotated[bool, Parameter(negative="", help="print one JSON object and nothing else")] = False,
 ) -> int:
     """Say where the time of the slowest 1 % goes under each policy, and explain one request from arrival to end.
 
-    Serves the default scenario of `sched_compare` at 70 % of the capacity, or at the first load or speed given.
+    Serves the default scenario of `sched_compare` at 70 % of the capacity, or at the first load or speed given. The
+    requests that the slowest charge most for their waiting are then left out, one at a time, to see what that changes.
     """
     from experiments import console
     from experiments.table_experiment import deliver
 
+    if reruns is not None and reruns < 0:
+        raise ValueError(f"--reruns is {reruns}; allowed: 0 or more")
     with console.progress("simulating") as advance:
         tail = run(options, tuple(policy.split(",")))
+        advance(0.5)
+        times = (0 if tail.options.is_recorded else RERUNS) if reruns is None else reruns
+        found = answer(tail, request, times)
         advance(1.0)
-    return deliver(answer(tail, request), out, json)
+    return deliver(found, out, json)
 
 
-def run(options: Options, policies: Sequence[str] = COMPARED) -> Tail:
-    """Serve the same requests under each policy, without prefix cache.
-
-    Raises
-    ------
-    ValueError
-        If an option or a policy is not allowed.
-    """
-    for policy in policies:
-        if policy not in SCHEDULERS:
-            raise ValueError(f"--policy names {policy!r}; allowed: {', '.join(SCHEDULERS)}")
-    options = completed(options)
-    template = scenario_of(options, None)
-    machine = template.machine
-    workload = Workload(options, machine.limits.context)
-
-    def serve(policy: str, rate: float, seed: int) -> Result:
-        scenario = scenario_of(options, workload.trace(rate, seed))
-        return simulate(replace(scenario, policy=policy), machine)
-
-    if options.is_recorded:
-        rate = (options.speed or (1.0,))[0] * workload.natural_rate
-    else:
-        full = options.load or (SHARE_OF_CAPACITY * capacity(serve(COMPARED[0], np.inf, 1)),)
-        rate = float(f"{full[0]:.3g}")
-        options = replace(options, load=(rate,))
-    seeds = range(1, int(options.seeds or 1) + 1)
-    return Tail(options, {policy: [serve(policy, rate, seed) for seed in seeds] for policy in policies})
-
-
-def answer(tail: Tail, request: int | None = None) -> Any:
+def answer(tail: Tail, request: int | None = None, reruns: int = 0) -> Any:
     """Return the finding, its tables and its figures, as `table_experiment.Answer`.
 
     Parameters
     ----------
     request : of the first run; None for the one that lost most under the first policy.
+    reruns : offenders of the first run to leave out, one at a time, under each policy.
 
     Raises
     ------
     ValueError
         If there is no such request, or it was not served.
     """
+    import pandas as pd
+
     from experiments.table_experiment import Answer
 
     first = next(iter(tail.results))
@@ -186,19 +98,24 @@ def answer(tail: Tail, request: int | None = None) -> Any:
         if runs[0].replay.outcome[chosen] != FINISHED:
             raise ValueError(f"--request is {chosen}, which was not served under {policy}; allowed: one that was")
     sentences = [told(tail, chosen, policy) for policy in tail.results]
+    accused = [offenders(runs[0], policy, TAIL, reruns) for policy, runs in tail.results.items()]
     asked = as_table(tail.options)
     asked |= {name: ",".join(f"{x:g}" for x in v) for name, v in asked.items() if isinstance(v, tuple)}
     return Answer(
         name="explain",
         question=f"Where the time of the slowest {100 * TAIL:g} % of the requests goes · {where(tail)}",
         finding=" ".join(f"{sentence}." for sentence in findings(tail)),
-        options=asked | {"policy": ",".join(tail.results), "request": chosen},
-        tables={"tail": tail.table, "request": of_request(tail, chosen)},
+        options=asked | {"policy": ",".join(tail.results), "request": chosen, "reruns": reruns},
+        tables={
+            "tail": tail.table,
+            "request": of_request(tail, chosen),
+            "offenders": pd.concat([found.table for found in accused], ignore_index=True),
+        },
         shown=[
             ("The slowest, mean time by part", _shares(tail.table)),
             (f"Request {chosen}", of_request(tail, chosen)),
         ],
-        notes=[*sentences, *NOTES],
+        notes=[*sentences, *(found.sentence for found in accused), *NOTES],
         draw=lambda: pictures(tail, chosen),
     )
 

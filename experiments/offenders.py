@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -107,8 +107,8 @@ def offenders(result: Result, policy: str, tail: float, reruns: int) -> Offender
     charged = seconds(blame(result.limits, result.replay, victims).by_offender())
     ranked = np.argsort(-charged, kind="stable")
     most = int((charged > 0).sum())
-    places = np.unique(np.geomspace(1, most, reruns).round().astype(np.int64)) - 1 if most and reruns else []
-    removed = ranked[np.asarray(places, dtype=np.int64)]
+    places = np.geomspace(1, most, reruns).round().astype(np.int64) if most else np.zeros(0, dtype=np.int64)
+    removed = ranked[np.unique(places) - 1]
     gained = [_gain(result, policy, victims, request) for request in removed.tolist()]
     return Offenders(policy, victims, charged, removed, np.array(gained, dtype=np.float64))
 
@@ -137,5 +137,7 @@ def without(trace: Trace, request: int) -> Trace:
     if trace.previous is not None and (trace.previous >= 0).any():
         raise ValueError(f"trace {trace.name!r} has sessions; allowed for reruns: independent requests")
     columns = {field.name: getattr(trace, field.name) for field in fields(Trace)}
-    cut = {name: np.delete(column, request) for name, column in columns.items() if isinstance(column, np.ndarray)}
-    return replace(trace, **cut | {"previous": None, "think_seconds": None}, segments=None)
+    cut: dict[str, Any] = {
+        name: np.delete(column, request) for name, column in columns.items() if isinstance(column, np.ndarray)
+    }
+    return replace(trace, **cut | {"previous": None, "think_seconds": None, "segments": None})

@@ -75,6 +75,13 @@ class Options:
     tp: Annotated[int | None, Parameter(help="devices that share the model [default: 2; 8 where the model is 70B]")] = (
         None
     )
+    efficiency: Annotated[
+        str | None,
+        Parameter(
+            help="constants of the cost model: datasheet (no prediction), generic, calibrated (on that chip), or the path "
+            "of a .toml that `calibrate` wrote [default: generic]"
+        ),
+    ] = None
     systems: Annotated[
         tuple[str, ...] | None,
         _Names,
@@ -176,6 +183,7 @@ def completed(options: Options) -> Options:
         trace=CHAT,
         **machine,
         precision="w16a16",
+        efficiency="generic",
         requests=(2000 if quick else None) if recorded else (600 if quick else 3000),
         seeds=1 if recorded else (3 if quick else 5),
         speed=(1.0,) if recorded else None,

@@ -11,11 +11,13 @@ from typing import Annotated
 import numpy as np
 from cyclopts import Parameter
 
+import hardware_profiles
 from experiments.cell import Cell, Load
 from experiments.comparison import ARMS, Arm, Comparison
 from experiments.options import Options, completed, merged, read
 from experiments.workload import Workload
 from sim import systems
+from sim.physics import calibration
 from sim.results.goodput import Objectives
 from sim.results.percentiles import Floats
 from sim.results.result import Result
@@ -124,7 +126,18 @@ def capacity(result: Result) -> float:
 
 
 def scenario_of(options: Options, trace: Trace | None) -> Scenario:
-    """Return the scenario of an arm, its policy aside; without a trace it serves to build the machine."""
+    """Return the scenario of an arm, its policy aside; without a trace it serves to build the machine.
+
+    Raises
+    ------
+    ValueError
+        If the chip is unknown, or there are no constants of that level for it.
+    """
+    chip, level = hardware_profiles.load(str(options.hardware)), str(options.efficiency)
+    try:
+        constants = calibration.load(level, chip)
+    except ValueError as error:
+        raise ValueError(f"--efficiency is {level}: {error}") from None
     return Scenario(
         trace,  # type: ignore[arg-type]  # a template: machine and arms need no trace
         hardware=str(options.hardware),
@@ -133,6 +146,7 @@ def scenario_of(options: Options, trace: Trace | None) -> Scenario:
         tensor=int(options.tp or 1),
         utilisation=float(options.utilisation or 0),
         context=options.context,
+        efficiency=constants,
     )
 
 
@@ -154,6 +168,7 @@ def _arms(options: Options) -> dict[str, Arm]:
             context=options.context,
             utilisation=options.utilisation,
         )
+        scenario = replace(scenario, efficiency=template.efficiency)
         found[system.name] = Arm(scenario, scenario.machine, system)
     if len(found) < len(options.systems):
         raise ValueError(f"--systems is {','.join(options.systems)}; allowed: systems of different names")

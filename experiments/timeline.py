@@ -43,7 +43,8 @@ def timeline(
     stretch of decoding instead of an iteration.
     """
     from experiments import console, figures, files, output
-    from experiments.explain import run, where
+    from experiments.explain import where
+    from experiments.tail import run
 
     if not seconds > 0 or (start is not None and start < 0):
         raise ValueError(f"--start is {start}, --seconds {seconds:g}; allowed: a start of 0 or more, seconds above 0")

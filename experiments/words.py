@@ -13,7 +13,10 @@ from sim.results.intervals import Interval
 from sim.systems import EVIDENCE
 
 TITLE = "roofserve sched_compare"
-BANDS = {"generic": "generic constants (band about +-12 % on TPOT of dense models, +-25 % with experts)"}
+BANDS = {
+    "datasheet": "datasheet (every peak reached, 30-50 % too fast: no prediction)",
+    "generic": "generic constants (band about +-12 % on TPOT of dense models, +-25 % with experts)",
+}
 DEFINITIONS = (
     "TTFT: from arrival to the first token. TPOT: (end to end - TTFT) / (output tokens - 1), as vLLM defines it. "
     "ITL: every single gap between two tokens of a reply. E2E, the article's last-token latency: from arrival to the "

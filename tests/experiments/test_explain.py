@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from experiments import explain
-from experiments.explain import Tail, findings, of_request, parts_of, told
+from experiments import tail as tail_runs
+from experiments.explain import findings, of_request, parts_of, told
 from experiments.figures.latency_parts import FILLS, tail_parts, waterfall
+from experiments.figures.words import duration
+from experiments.offenders import offenders, without
 from experiments.options import Options
 from experiments.run import main
+from experiments.tail import Tail
+from sim.engine.clock import uniform_clock
+from sim.engine.replay import replay
 from sim.results.attribution import PARTS
+from sim.results.result import Result
+from sim.scheduling.batch import Limits
+from sim.scheduling.schedulers import SCHEDULERS
+from tests.strategies import traces
+from workloads.trace import Trace
 
 SMALL = Options(requests=120, seeds=2, load=(1.1,))
 
 
 @pytest.fixture(scope="module")
 def tail() -> Tail:
-    return explain.run(SMALL)
+    return tail_runs.run(SMALL)
 
 
 def test_the_parts_of_the_tail_sum_to_the_mean_of_the_slowest(tail: Tail) -> None:
     for policy, runs in tail.results.items():
         rows = tail.table[(tail.table.policy == policy) & (tail.table.metric == "E2E")]
-        counted = [explain.steady(run.arrival_seconds) for run in runs]
+        counted = [tail_runs.steady(run.arrival_seconds) for run in runs]
         times = np.concatenate([run.end_to_end_seconds[rows] for run, rows in zip(runs, counted, strict=True)])
         slowest = np.sort(times)[-int(rows.requests.iloc[0]) :]
         assert len(slowest) == int(np.ceil(0.01 * len(times)))
@@ -38,7 +51,7 @@ def test_sentences_say_what_the_table_says(tail: Tail) -> None:
     _, stalls = findings(tail)
     row = tail.table[(tail.table.part == "prefill_stall") & (tail.table.metric == "E2E")].iloc[0]
     assert row.policy == "prefill_first"
-    assert explain.duration(row.seconds) in stalls
+    assert duration(row.seconds) in stalls
     assert "under in-flight batching" in stalls
 
 
@@ -49,7 +62,7 @@ def test_one_request_is_told_with_its_own_work_and_what_it_lost(tail: Tail) -> N
     assert sum(parts.values()) == pytest.approx(result.end_to_end_seconds[request], rel=1e-12)
     story = told(tail, request, "prefill_first")
     assert f"Request {request} " in story
-    assert explain.duration(parts["own_prefill"] + parts["own_decode"] + parts["host"]) in story
+    assert duration(parts["own_prefill"] + parts["own_decode"] + parts["host"]) in story
     assert of_request(tail, request)["prefill_first [s]"].sum() == pytest.approx(sum(parts.values()))
 
 
@@ -75,13 +88,48 @@ def test_the_command_leaves_figures_tables_and_a_report(tmp_path: Path, capsys: 
     assert printed["options"]["request"] == 60
     assert {row["part"] for row in printed["tables"]["tail"]} == set(PARTS)
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert {"report.html", "tail.csv", "request.csv", "tail.svg", "waterfall_orca.png"} <= names
+    assert len(printed["tables"]["offenders"]) > 3
+    assert {"report.html", "offenders.csv", "tail.csv", "request.csv", "tail.svg", "waterfall_orca.png"} <= names
+
+
+def test_leaving_out_the_only_offender_gives_back_what_it_is_charged_for() -> None:
+    def run(*rows: tuple[float, int, int]) -> Result:
+        arrival, prompt, output = (np.array(column) for column in zip(*rows, strict=True))
+        trace, limits = Trace(arrival, prompt, output, output), Limits(200)
+        return Result(
+            trace, limits, replay(trace, limits, SCHEDULERS["prefill_first"], uniform_clock(2**40, 2**30, 900))
+        )
+
+    rows = [(0.0, 10, 9), (20.0, 10, 9), (22.5, 800, 1), (60.0, 10, 9)]
+    found = offenders(run(*rows), "prefill_first", 1.0, 4)
+    assert found.removed[0] == 2
+    # The prompt of 800 tokens stalls the request before it: an iteration of 1 s and 800 / 1024 s.
+    assert found.charged_seconds[2] == pytest.approx(1 + 800 / 1024)
+    assert found.gained_seconds[0] == pytest.approx(1 + 800 / 1024)
+
+
+@given(trace=traces(), request=st.integers(0, 23))
+def test_without_a_request_all_others_stay_as_they_are(trace: Trace, request: int) -> None:
+    independent = replace(trace, previous=None)
+    if request >= len(trace) or len(trace) == 1:
+        return
+    rest = without(independent, request)
+    others = np.arange(len(trace)) != request
+    np.testing.assert_array_equal(rest.arrival_seconds, trace.arrival_seconds[others])
+    np.testing.assert_array_equal(rest.output_tokens, trace.output_tokens[others])
+
+
+def test_sessions_cannot_lose_a_request() -> None:
+    two = np.array([3, 4])
+    with pytest.raises(ValueError, match="has sessions; allowed for reruns: independent requests"):
+        without(Trace(np.zeros(2), two, two, two, previous=np.array([-1, 0])), 0)
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         (["--policy", "fifo"], "--policy names 'fifo'; allowed: prefill_first"),
+        (["--reruns", "-1"], "--reruns is -1; allowed: 0 or more"),
         (["--request", "9999"], "--request is 9999; allowed: 0 to 59"),
     ],
 )
