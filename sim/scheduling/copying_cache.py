@@ -107,6 +107,9 @@ class CopyingCache:
         """Refuse to compute a prompt in pieces: no release that had this cache did."""
         raise ValueError("the prefix cache of vLLM 0.4 goes with whole prompts, as the policy prefill_first has them")
 
+    def fill(self, sequence: Sequence, findable: int) -> None:
+        """Do nothing: what is decoded gets its key when somebody looks (`_catch_up`)."""
+
     def take(self, blocks: int) -> None:
         """Take free blocks: those never used, then those that have been idle longest, tails first."""
         self.free -= blocks

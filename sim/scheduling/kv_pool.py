@@ -82,6 +82,9 @@ class BlockPool:
         """Give a sequence in the middle of its prompt `blocks` more blocks."""
         self.free -= blocks
 
+    def fill(self, sequence: Sequence, findable: int) -> None:
+        """Do nothing: nobody can find anything."""
+
     def take(self, blocks: int) -> None:
         """Give `blocks` more blocks to sequences that decode."""
         self.free -= blocks
