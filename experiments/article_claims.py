@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.finding import KINDS, Finding, article
 from experiments.options import Options
-from experiments.table_experiment import EVIDENCE, Answer, deliver, records
+from experiments.table_experiment import EVIDENCE, Answer, Flag, check_folder, deliver, records
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,17 +26,21 @@ NOTES = (
 )
 
 
-def article_claims(*, quick: bool = False, out: Path | None = None, json: bool = False) -> int:
+def article_claims(*, quick: Flag = False, out: Path | None = None, json: Flag = False) -> int:
     """Recompute every statement of the article: latency claims C1 to C8, and each row of its framework table.
 
     Parameters
     ----------
-    quick : fewer requests and replications, tables only.
-    out : new folder for the results [default: under results/claims].
-    json : print one JSON object and nothing else.
+    quick
+        fewer requests and replications, tables only.
+    out
+        new folder for the results [default: under results/claims].
+    json
+        print one JSON object and nothing else.
     """
     from experiments import console
 
+    check_folder(out)
     with console.progress("simulating") as advance:
         found = findings(quick, advance)
     table, numbers = as_table(found), numbers_table(found)

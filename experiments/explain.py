@@ -12,8 +12,10 @@ from experiments.offenders import offenders
 from experiments.options import Options, as_table
 from experiments.sched_compare import NOTHING
 from experiments.tail import METRICS, TAIL, Tail, run
+from experiments.words import BANDS
 from sim.engine.clock import seconds
 from sim.engine.replay import FINISHED
+from sim.physics import calibration
 from sim.results.attribution import OWN, PARTS
 from sim.scenario import COMPARED
 
@@ -101,8 +103,10 @@ def answer(tail: Tail, request: int | None = None, reruns: int = 0) -> Any:
     accused = [offenders(runs[0], policy, TAIL, reruns) for policy, runs in tail.results.items()]
     asked = as_table(tail.options)
     asked |= {name: ",".join(f"{x:g}" for x in v) for name, v in asked.items() if isinstance(v, tuple)}
+    level = calibration.load(str(tail.options.efficiency), str(tail.options.hardware)).level
     return Answer(
         name="explain",
+        evidence=BANDS.get(level, level),
         question=f"Where the time of the slowest {100 * TAIL:g} % of the requests goes · {where(tail)}",
         finding=" ".join(f"{sentence}." for sentence in findings(tail)),
         options=asked | {"policy": ",".join(tail.results), "request": chosen, "reruns": reruns},
@@ -144,6 +148,19 @@ def findings(tail: Tail) -> tuple[str, str]:
         f"The slowest {100 * TAIL:g} % of first tokens take on average {listed(waits)}",
         f"Prompts of others stall the decoding of the slowest {100 * TAIL:g} % of replies for {listed(stalls)}",
     )
+
+
+def headings(tail: Tail) -> tuple[str, str]:
+    """Return title and subtitle of a figure: the findings, or where policies are many, only the extremes."""
+    if len(tail.results) <= 2:
+        return findings(tail)
+    totals = tail.table.groupby(["metric", "policy"], sort=False).seconds.sum()
+    said = []
+    for metric, what in zip(METRICS, ("first tokens", "replies"), strict=True):
+        of_policy = totals[metric].sort_values(kind="stable")
+        ends = [f"{duration(of_policy.iloc[i])} ({readable(str(of_policy.index[i]))})" for i in (0, -1)]
+        said.append(f"The slowest {100 * TAIL:g} % of {what} take {' to '.join(ends)} on average")
+    return said[0], said[1]
 
 
 def told(tail: Tail, request: int, policy: str) -> str:
@@ -199,7 +216,7 @@ def pictures(tail: Tail, request: int) -> list[Picture]:
     drawn = [
         Picture(
             "tail",
-            tail_parts(tail.table, waits, stalls),
+            tail_parts(tail.table, *headings(tail)),
             f"Stacked bars, a bar for each policy. {waits}. {stalls}.",
             "Mean latency of the slowest 1 % by first and by last token, split into parts that sum to it.",
         )

@@ -78,8 +78,8 @@ class Options:
     efficiency: Annotated[
         str | None,
         Parameter(
-            help="constants of the cost model: datasheet (no prediction), generic, calibrated (on that chip), or the path "
-            "of a .toml that `calibrate` wrote [default: generic]"
+            help="constants of the cost model: datasheet (no prediction), generic, calibrated (on that chip), or the "
+            "path of a .toml that `calibrate` wrote [default: generic]"
         ),
     ] = None
     systems: Annotated[

@@ -40,6 +40,7 @@ def pictures(comparison: Comparison) -> Iterator[Picture]:
     for metric in ("TTFT", "E2E"):
         yield from _load_latency(comparison, metric)
     yield _timeline(comparison)
+    yield _tail(comparison)
 
 
 def _survival(comparison: Comparison, metric: str) -> Iterator[Picture]:
@@ -103,6 +104,23 @@ def _timeline_sentence(comparison: Comparison, drawn: tuple[str, ...]) -> str:
     return (
         "One replica without cache, the same requests under both policies, around the longest pause that prefill first "
         "makes running replies take (first replication)."
+    )
+
+
+def _tail(comparison: Comparison) -> Picture:
+    from experiments.explain import findings
+    from experiments.figures.latency_parts import tail_parts
+    from experiments.tail import Tail
+
+    runs = {policy: comparison.cell(policy, comparison.shown).results for policy in POLICIES}
+    tail = Tail(comparison.options, runs)
+    waits, stalls = findings(tail)
+    return Picture(
+        "tail",
+        tail_parts(tail.table, waits, stalls),
+        f"Stacked bars, a bar for each policy. {waits}. {stalls}.",
+        "Where the time of the slowest 1 % goes, by first and by last token, without cache; parts sum to the latency. "
+        "`roofserve explain` follows a single request.",
     )
 
 

@@ -29,6 +29,7 @@ COMMANDS = (
     ("tp_scaling", "experiments.tp_scaling:tp_scaling", "How many cards should share a model."),
     ("precision", "experiments.precision:precision", "What each number format is worth."),
     ("prefix_sharing", "experiments.prefix_sharing:prefix_sharing", "What a prefix cache saves."),
+    ("chunk_size", "experiments.chunk_size:chunk_size", "How many tokens an iteration should have."),
     ("eviction", "experiments.eviction:eviction", "What it costs to pause requests when KV blocks run out."),
     ("conformance", "experiments.conformance:conformance", "Whether our batches are those of the real schedulers."),
     ("roofline", "experiments.roofline:run", "What an iteration consists of, and what bounds each part."),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import hardware_profiles
 from experiments.article_table import COLUMNS, FEWEST, SizeClass, article_chips, cards_by_rule, size_classes
 from experiments.instance import Instance, eight_bit, splits
-from experiments.table_experiment import deliver
+from experiments.table_experiment import Flag, deliver
 from hardware_profiles.profile import HardwareProfile
 from sim.physics import precision as formats
 from workloads import models
@@ -60,9 +60,9 @@ def sizing(
     prompt: int = 1024,
     slo_ttft: float = 2.0,
     slo_tpot: float = 0.2,
-    quick: bool = False,
+    quick: Flag = False,
     out: Path | None = None,
-    json: bool = False,
+    json: Flag = False,
 ) -> int:
     """Find the smallest instance for every class of models and every chip, beside what the article recommends.
 
@@ -70,15 +70,28 @@ def sizing(
 
     Parameters
     ----------
-    model : a model, or the path of a .toml or config.json [default: the classes of the article].
-    chip : one chip, or the path of a .toml [default: the article's; with --model every one known].
-    precision : with --model: w16a16, fp8, w8a8, w8a16, w4a16 ... [default: w16a16, and 8 bits as the chip has them].
-    context, concurrency : tokens of a sequence, and how many sequences decode at once.
-    prompt : tokens of the prompt whose first token is timed.
-    slo_ttft, slo_tpot : objectives for the first and for each further token [s].
-    quick : tables only, neither figure nor report.
-    out : new folder for the results [default: under results/sizing].
-    json : print one JSON object and nothing else.
+    model
+        a model, or the path of a .toml or config.json [default: the classes of the article].
+    chip
+        one chip, or the path of a .toml [default: the article's; with --model every one known].
+    precision
+        with --model: w16a16, fp8, w8a8, w8a16, w4a16 ... [default: w16a16, and 8 bits as the chip has them].
+    context
+        tokens of each sequence, prompt and reply together [default: 4096]
+    concurrency
+        sequences that decode at once [default: 1, the article's]
+    prompt
+        tokens of the prompt whose first token is timed [default: 1024]
+    slo_ttft
+        objective for the first token [s; default: 2, the article's]
+    slo_tpot
+        objective for each further token [s; default: 0.2, MLPerf Inference Llama-2-70B server]
+    quick
+        tables only, neither figure nor report.
+    out
+        new folder for the results [default: under results/sizing].
+    json
+        print one JSON object and nothing else.
     """
     need = Need(context, concurrency, prompt, slo_ttft, slo_tpot)
     asked = {"model": model, "chip": chip, "precision": precision, **asdict(need)}

@@ -6,7 +6,9 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
 
 from experiments import files
 
@@ -14,6 +16,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from experiments.pictures import Picture
+
+Flag = Annotated[bool, Parameter(negative="")]
+"""A switch of a command that is off unless given."""
+
+Names = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")]
+"""One or more names behind one option."""
 
 EVIDENCE = "generic constants, 9-12 % off per iteration on dense models; links over PCIe unmeasured, 3 to 10 times"
 
@@ -62,6 +70,14 @@ class Answer:
             if value is not None and value is not False
         )
         return " ".join(["roofserve", self.name, *given])
+
+
+def check_folder(out: Path | None) -> None:
+    """Refuse a folder that `deliver` would refuse (ValueError), before anything is simulated."""
+    from experiments import output
+
+    if out is not None:
+        output.unused(out)
 
 
 def deliver(answer: Answer, out: Path | None, json: bool) -> int:

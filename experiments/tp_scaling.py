@@ -11,7 +11,7 @@ import numpy as np
 import hardware_profiles
 from experiments.article_table import article_chips
 from experiments.instance import CARDS_IN_A_SERVER, Instance
-from experiments.table_experiment import Answer, deliver, records
+from experiments.table_experiment import Answer, Flag, Names, deliver, records
 from hardware_profiles.profile import HardwareProfile
 from sim.physics import precision as formats
 from sim.physics.collectives import fast_link
@@ -43,27 +43,35 @@ NOTES = (
 
 def tp_scaling(
     *,
-    model: tuple[str, ...] = MODELS,
-    chip: tuple[str, ...] = (),
+    model: Names = MODELS,
+    chip: Names = (),
     precision: str = "w16a16",
     context: int = 1024,
     prompt: int = 1024,
-    quick: bool = False,
+    quick: Flag = False,
     out: Path | None = None,
-    json: bool = False,
+    json: Flag = False,
 ) -> int:
     """Show latency against the number of cards that share a model, and the best number for each chip and batch.
 
     Parameters
     ----------
-    model : models, one or more.
-    chip : chips, one or more [default: those of the article].
-    precision : number formats.
-    context : tokens of each decoding sequence.
-    prompt : tokens of the prompt whose first token is timed.
-    quick : tables only, neither figure nor report.
-    out : new folder for the results [default: under results/tp_scaling].
-    json : print one JSON object and nothing else.
+    model
+        models, one or more.
+    chip
+        chips, one or more [default: those of the article].
+    precision
+        number formats.
+    context
+        tokens of each decoding sequence.
+    prompt
+        tokens of the prompt whose first token is timed.
+    quick
+        tables only, neither figure nor report.
+    out
+        new folder for the results [default: under results/tp_scaling].
+    json
+        print one JSON object and nothing else.
     """
     table = run(model, chip or None, precision, context, prompt)
     asked = {"model": " ".join(model), "chip": " ".join(chip) or None, "precision": precision}

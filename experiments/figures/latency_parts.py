@@ -23,6 +23,7 @@ FILLS = {
     "token_budget": ("#E69F00", "////"),
     "kv_blocks": ("#D55E00", ""),
     "policy": ("#f5c26b", "...."),
+    "front_end": ("#8b949e", ""),
     "behind_prefill": ("#e3b7d0", "\\\\\\\\"),
     "behind_decode": ("#e3b7d0", ""),
     "own_prefill": ("#0072B2", ""),
@@ -36,6 +37,7 @@ FILLS = {
 """Fill and hatch of each part: oranges wait in the queue, purples are others' work in between, blues are its own."""
 
 _LABELLED = 0.05  # share of the longest bar from which a part has its share written into it
+_ROOMY = 3  # policies up to which a bar is high enough for that
 _DARK = ("own_prefill", "prefill_stall", "held", "preemption", "kv_blocks")
 
 
@@ -75,7 +77,7 @@ def _stack(axes: Axes, row: int, seconds: pd.Series, rows: pd.DataFrame) -> None
             continue
         fill, hatch = FILLS[part]
         axes.barh(row, width, left=left, height=0.62, color=fill, hatch=hatch, edgecolor="white", lw=0.4, gid=part)
-        if width > _LABELLED * longest:
+        if width > _LABELLED * longest and rows.policy.nunique() <= _ROOMY:
             ink = "white" if part in _DARK else INK
             text = percent(width / float(seconds.sum()))
             box = {"facecolor": fill, "edgecolor": "none", "pad": 1.0} if hatch else None

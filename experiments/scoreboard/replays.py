@@ -69,8 +69,7 @@ def _scored(run: Recorded, level: _Level) -> list[Row]:
         if blocks:
             # vLLM V1 keeps one block that it never hands out.
             limits = replace(machine.limits, blocks=max(1, blocks - 1))
-            result = simulate(run.scenario, replace(machine, limits=limits))
-            rows += _latencies(run, level, pool, result, machine.flags)
+            rows += _latencies(run, level, pool, replace(machine, limits=limits))
     return rows
 
 
@@ -89,10 +88,11 @@ def _pool(run: Recorded, machine: Machine, level: _Level) -> Row:
     return _row(run, level, "KV blocks", 1, (abs(error), abs(error), error), goal, note)
 
 
-def _latencies(run: Recorded, level: _Level, pool: str, result: Result, flags: tuple[str, ...]) -> Iterator[Row]:
+def _latencies(run: Recorded, level: _Level, pool: str, machine: Machine) -> Iterator[Row]:
+    result = simulate(run.scenario, machine)
     measured = {"TTFT": run.ttft_seconds, "TPOT": run.tpot_seconds, "end to end": run.end_to_end_seconds}
     simulated = (since_queued_seconds(result), result.tpot_seconds, result.end_to_end_seconds)
-    note = _note(run, level, pool, result, flags)
+    note = f"{run.name}, {level.name}, {pool}: {', '.join(_circumstances(run, machine, result))}"
     for (quantity, truth), times in zip(measured.items(), simulated, strict=True):
         known = np.isfinite(truth) & np.isfinite(times)
         if not known.any():
@@ -135,14 +135,26 @@ def _goals(quantity: str, percentile: int | None, *, overloaded: bool) -> Goals:
     return NONE
 
 
-def _note(run: Recorded, level: _Level, pool: str, result: Result, flags: tuple[str, ...]) -> str:
-    """Return what must stand beside the errors of a replay."""
-    load = "overloaded" if run.is_overloaded else "not overloaded"
-    parts = [f"{result.limits.blocks + 1:,} KV blocks", f"utilisation {100 * result.busy_share:.1f} %", load]
+def utilisation(run: Recorded, machine: Machine) -> float:
+    """Return the time to serve all requests if they came at once, by the time in which they came; above 1: overloaded.
+
+    The share of busy time says nothing: a machine is busy whenever one sequence decodes.
+    """
+    trace = run.scenario.trace
+    burst = replace(trace, arrival_seconds=np.zeros(len(trace)))
+    seconds_at_once = simulate(replace(run.scenario, trace=burst), machine).makespan_seconds
+    return seconds_at_once / trace.duration_seconds if trace.duration_seconds else np.inf
+
+
+def _circumstances(run: Recorded, machine: Machine, result: Result) -> Iterator[str]:
+    """Yield what must stand beside the errors of a replay."""
+    yield f"{machine.limits.blocks + 1:,} KV blocks"
+    yield f"utilisation {100 * utilisation(run, machine):.0f} %"
+    yield "recorded as overloaded" if run.is_overloaded else "recorded without overload"
     served = int(np.isfinite(result.end_to_end_seconds).sum())
     if served < len(result.trace):
-        parts.append(f"only {served:,} of {len(result.trace):,} requests served")
-    return f"{run.name}, {level.name}, {pool}: {', '.join((*parts, *flags))}"
+        yield f"only {served:,} of {len(result.trace):,} requests served"
+    yield from machine.flags
 
 
 def _row(

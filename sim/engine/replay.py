@@ -34,7 +34,8 @@ class Replay:
 
     Attributes
     ----------
-    arrival, first_token, finish : [ticks]; -1 where it never happened.
+    arrival, queued, first_token, finish : [ticks]; -1 where it never happened. `queued` is when the scheduler sees it,
+        which a front end makes later than its arrival.
     cached_tokens, preemptions : counts.
     outcome : index into `OUTCOMES`. `rejected`: longer than the context or than the machine could ever hold, refused on
         arrival. `ignored`: given up by the scheduler. `unfinished`: still waiting when nothing could go on.
@@ -44,6 +45,7 @@ class Replay:
     """
 
     arrival: npt.NDArray[np.int64]
+    queued: npt.NDArray[np.int64]
     first_token: npt.NDArray[np.int64]
     finish: npt.NDArray[np.int64]
     cached_tokens: npt.NDArray[np.int64]
@@ -248,6 +250,7 @@ class _Replica:
         """Return the columns as arrays."""
         return Replay(
             arrival=np.frombuffer(self.arrival, dtype=np.int64),
+            queued=np.frombuffer(self.arrival, dtype=np.int64),
             first_token=np.frombuffer(self.first_token, dtype=np.int64),
             finish=np.frombuffer(self.finish, dtype=np.int64),
             cached_tokens=np.frombuffer(self.cached, dtype=np.int32).astype(np.int64),

@@ -23,6 +23,7 @@ PARTS = {
     "token_budget": "waiting for room in an iteration",
     "kv_blocks": "waiting for KV blocks",
     "policy": "waiting until the policy admits anybody",
+    "front_end": "front end",
     "behind_prefill": "waiting for a prompt in flight",
     "behind_decode": "waiting for a decode in flight",
     "own_prefill": "computing the own prompt",
@@ -35,7 +36,7 @@ PARTS = {
 }
 """The parts of a latency, in words; see `Attribution`."""
 
-OWN = ("own_prefill", "own_decode", "host")
+OWN = ("front_end", "own_prefill", "own_decode", "host")
 """The parts that a request would also have if it were alone."""
 
 _PART = {name: place for place, name in enumerate(PARTS)}
@@ -48,7 +49,7 @@ _DECODING = tuple(_PART[name] for name in ("own_decode", "prefill_stall", "held"
 class Attribution:
     """Latencies split into `PARTS`.
 
-    A request is in one of four states from its arrival to its last token.
+    Once it is through the `front_end`, a request is in one of four states until its last token.
 
     *In the queue*, until the iteration that computes the first piece of its prompt begins. What is left of the
     iteration in flight at its arrival is `behind_prefill` if that iteration computes any prompt, else `behind_decode`.
@@ -103,6 +104,7 @@ def attribute(limits: Limits, replay: Replay) -> Attribution:
         return Attribution(first, first.copy())
     rows = Rows(replay.iterations, limits, replay.clock)
     states = States(replay)
+    first[_PART["front_end"], states.requests] = states.queued - replay.arrival[states.requests]
     _add_queue(first, rows, states)
     _add_prefill(first, rows, states)
     later = np.zeros_like(first)
@@ -190,7 +192,7 @@ class States:
 
     Attributes
     ----------
-    requests : (served,) indices; `arrival`, [ticks], and `admitted`, their first row, belong to them.
+    requests : (served,) indices; `queued`, [ticks], and `admitted`, their first row, belong to them.
     computed : (served,) the row before which the first prefill ends: the one behind its last, or where it is preempted.
     chunks : rows of the log's chunks that lie in the first prefill.
     held : (pauses, 2) row and request.
@@ -203,7 +205,7 @@ class States:
         log = replay.iterations
         served = replay.outcome == FINISHED
         self.requests = np.flatnonzero(served)
-        self.arrival = replay.arrival[self.requests]
+        self.queued = replay.queued[self.requests]
         chunks = log.chunks[served[log.chunks[:, 1]]].astype(np.int64)  # pairs of query and key need 64 bits
         # An asynchronous engine may take the seat of somebody whose last token is about to come.
         going = log.end[log.pauses[:, 0] - 1] < replay.finish[log.pauses[:, 1]]
@@ -243,7 +245,7 @@ def _turns(ends: Integers, preempted: Integers) -> tuple[Integers, Integers, npt
 
 
 def _add_queue(parts: Integers, rows: Rows, states: States) -> None:
-    request, arrival, admitted = states.requests, states.arrival, states.admitted
+    request, arrival, admitted = states.requests, states.queued, states.admitted
     here = np.searchsorted(rows.end, arrival, side="right")
     waits = here < admitted
     parts[_POLICY, request] += np.where(waits, rows.gap[admitted], rows.start[admitted] - arrival)

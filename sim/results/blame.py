@@ -110,7 +110,7 @@ def _waits(rows: Rows, states: States, place: Integers) -> tuple[Entries, Entrie
     """Return (victim, row, ticks) of waiting, charged to everybody, and of stalls, charged to prompts."""
     waits: Entries = []
     mine = place[states.requests] >= 0
-    arrival, admitted, computed = states.arrival[mine], states.admitted[mine], states.computed[mine]
+    arrival, admitted, computed = states.queued[mine], states.admitted[mine], states.computed[mine]
     victim = place[states.requests[mine]]
     here = np.searchsorted(rows.end, arrival, side="right")
     owner, at = _spread(here, admitted)

@@ -159,8 +159,9 @@ def _states_of(result: Result, chosen: Integers) -> dict[int, list[tuple[str, in
             if row[0] in found:
                 found[row[0]].append((name, row[1], row[2]))
 
+    enter("front end", states.requests, result.replay.arrival[states.requests], states.queued)
     admitted = log.start[states.admitted]
-    enter("queue", states.requests, states.arrival, admitted)
+    enter("queue", states.requests, states.queued, admitted)
     enter("prefill", states.requests, admitted, log.end[states.computed - 1])
     for name, stretches in (("decode", states.decoding), ("preempted", states.preempted)):
         enter(name, stretches[:, 0], log.end[stretches[:, 1] - 1], log.end[stretches[:, 2] - 1])

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments import tail as tail_runs
-from experiments.explain import findings, of_request, parts_of, told
+from experiments.explain import findings, headings, of_request, parts_of, told
 from experiments.figures.latency_parts import FILLS, tail_parts, waterfall
-from experiments.figures.words import duration
+from experiments.figures.words import duration, readable
 from experiments.offenders import offenders, without
 from experiments.options import Options
 from experiments.run import main
@@ -53,6 +53,17 @@ def test_sentences_say_what_the_table_says(tail: Tail) -> None:
     assert row.policy == "prefill_first"
     assert duration(row.seconds) in stalls
     assert "under in-flight batching" in stalls
+
+
+def test_where_policies_are_many_the_title_names_the_extremes(tail: Tail) -> None:
+    more = tail_runs.run(SMALL, ("prefill_first", "static_batching", "orca"))
+    title, subtitle = headings(more)
+    first = more.table[more.table.metric == "TTFT"].groupby("policy").seconds.sum()
+    assert title.endswith(
+        f"take {duration(first.min())} (prefill-first) to {duration(first.max())} ({readable(first.idxmax())}) on average"
+    )
+    assert "of replies take" in subtitle
+    assert headings(tail) == findings(tail)
 
 
 def test_one_request_is_told_with_its_own_work_and_what_it_lost(tail: Tail) -> None:

@@ -38,7 +38,7 @@ def test_every_file_is_there_and_no_half_written_one(finished: Finished) -> None
     names = {path.name for path in finished.folder.iterdir()}
     tables = {"requests.parquet", "summary.csv", "differences.csv", "summary.json", "config.toml", "report.html"}
     benches = {f"vllm_bench_{arm}.json" for arm in ("prefill_first", "prefill_first_cached", "inflight_batching")}
-    pictures = ("survival_ttft", "survival_itl", "load_ttft", "load_e2e", "timeline")
+    pictures = ("survival_ttft", "survival_itl", "load_ttft", "load_e2e", "timeline", "tail")
     figures = {f"{name}.{kind}" for name in pictures for kind in ("png", "svg")}
     assert names == tables | benches | {"vllm_bench_inflight_batching_cached.json"} | figures
 
@@ -153,7 +153,7 @@ def test_bench_files_have_the_keys_of_the_public_sample(finished: Finished, shar
 
 def test_report_holds_the_figures_and_asks_for_nothing_from_elsewhere(finished: Finished) -> None:
     report = (finished.folder / "report.html").read_text()
-    assert report.count("<svg") == 5
+    assert report.count("<svg") == 6
     assert "src=" not in report
     assert "roofserve sched_compare --config" in report
 

@@ -13,7 +13,7 @@ import pytest
 from experiments.scoreboard.groups import Group, folds
 from experiments.scoreboard.score import READERS, Row, rows_of
 from experiments.scoreboard.tables import COLUMNS, read
-from experiments.validate import covered, markdown, run, scoreboard
+from experiments.validate import covered, run, scoreboard
 from hardware_profiles import load
 from sim.physics.efficiency import generic
 from sim.physics.iteration import IterationModel, Totals
@@ -134,7 +134,8 @@ def test_json_has_the_fields_that_readers_expect(tmp_path: Path, capsys: pytest.
     assert rows == [asdict(row) for row in scoreboard(tmp_path)]
     assert run(tmp_path) == 0
     assert "1 of 1 goals met" in capsys.readouterr().out
-    assert markdown(scoreboard(tmp_path)).count("\n") == 3
+    assert run(tmp_path, markdown=True) == 0
+    assert "| matrix products | 16 |" in capsys.readouterr().out
 
 
 # ---- Real measurements. Goals that are missed stand here with the reason, so that a change of either shows.
@@ -144,6 +145,7 @@ MISSED_GENERIC = {
     "moe_grid": 5,  # A100 with Triton kernels nobody tuned; H100 fp8, whose kernel reaches a fifth of the bandwidth
     "layer_ops": 1,  # RTX 4090 reaches .97 of its peak
     "iteration": 5,  # a stack of 2023: prompts launched by hand, collectives through NCCL
+    "e2e_requests": 12,  # the one public run is on RTX 4090, see layer_ops: 12 % too slow, and overload adds it up
 }
 MISSED_CALIBRATED = {
     "gemm_grid": 3,  # vLLM's fp8 changes tiles with m; weight-only products of TensorRT-LLM switch kernels

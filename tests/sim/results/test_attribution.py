@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from sim.engine.clock import IterationClock, uniform_clock
 from sim.engine.replay import FINISHED, replay
@@ -16,18 +15,12 @@ from sim.results.attribution import OWN, PARTS, Attribution, attribute
 from sim.scenario import Scenario, simulate
 from sim.scheduling.batch import Limits
 from sim.scheduling.schedulers import SCHEDULERS
-from tests.strategies import clocks, machines, traces
+from tests.strategies import clocks, servers, traces
 from workloads import datasets
 from workloads.trace import Trace
 
 CLOCK = uniform_clock(1000, 1, 9000)
-runs = {
-    "trace": traces(),
-    "machine": machines(),
-    "clock": clocks(),
-    "cache": st.booleans(),
-    "asynchronous": st.booleans(),
-}
+runs = {"trace": traces(), "server": servers(), "clock": clocks()}
 
 
 def made(*rows: tuple[int, int, int]) -> Trace:
@@ -44,9 +37,9 @@ def parts_of(trace: Trace, limits: Limits, name: str, clock: IterationClock = CL
 
 @given(**runs)
 @settings(max_examples=100)
-def test_parts_sum_exactly_and_none_is_negative(trace, machine, clock, cache, asynchronous):
-    outcome = replay(trace, machine[1], machine[0], clock, prefix_cache=cache, asynchronous=asynchronous)
-    found = attribute(machine[1], outcome)
+def test_parts_sum_exactly_and_none_is_negative(trace, server, clock):
+    outcome = server.serve(trace, clock)
+    found = attribute(server.bounds, outcome)
     served = outcome.outcome == FINISHED
     np.testing.assert_array_equal(found.ttft.sum(axis=0)[served], (outcome.first_token - outcome.arrival)[served])
     np.testing.assert_array_equal(found.end_to_end.sum(axis=0)[served], (outcome.finish - outcome.arrival)[served])
@@ -58,20 +51,16 @@ def test_parts_sum_exactly_and_none_is_negative(trace, machine, clock, cache, as
 
 @given(**runs)
 @settings(max_examples=100)
-def test_coasting_changes_no_part(trace, machine, clock, cache, asynchronous):
-    setting = {"prefix_cache": cache, "asynchronous": asynchronous}
-    coasted, stepped = (
-        attribute(machine[1], replay(trace, machine[1], machine[0], clock, coast=coast, **setting))
-        for coast in (True, False)
-    )
+def test_coasting_changes_no_part(trace, server, clock):
+    coasted, stepped = (attribute(server.bounds, server.serve(trace, clock, coast=coast)) for coast in (True, False))
     np.testing.assert_array_equal(coasted.ttft, stepped.ttft)
     np.testing.assert_array_equal(coasted.end_to_end, stepped.end_to_end)
 
 
-@given(trace=traces(most=1), machine=machines(), clock=clocks(), cache=st.booleans())
-def test_alone_everything_is_own_work(trace, machine, clock, cache):
-    outcome = replay(trace, machine[1], machine[0], clock, prefix_cache=cache)
-    found = attribute(machine[1], outcome)
+@given(trace=traces(most=1), server=servers(), clock=clocks())
+def test_alone_everything_is_own_work(trace, server, clock):
+    outcome = server.serve(trace, clock)
+    found = attribute(server.bounds, outcome)
     if outcome.preemptions.any():
         return  # a machine too small for one request
     own = sum(found.part(name) for name in OWN)
@@ -79,7 +68,7 @@ def test_alone_everything_is_own_work(trace, machine, clock, cache):
 
 
 @given(**runs)
-def test_doubling_all_ticks_doubles_all_parts(trace, machine, clock, cache, asynchronous):
+def test_doubling_all_ticks_doubles_all_parts(trace, server, clock):
     slower = replace(
         clock,
         base=2 * clock.base,
@@ -91,11 +80,7 @@ def test_doubling_all_ticks_doubles_all_parts(trace, machine, clock, cache, asyn
     )
     later = replace(trace, arrival_seconds=2 * trace.arrival_seconds, think_seconds=2 * trace.think_seconds)
     once, twice = (
-        attribute(
-            machine[1],
-            replay(asked, machine[1], machine[0], pace, prefix_cache=cache, asynchronous=asynchronous),
-        )
-        for asked, pace in ((trace, clock), (later, slower))
+        attribute(server.bounds, server.serve(asked, pace)) for asked, pace in ((trace, clock), (later, slower))
     )
     np.testing.assert_array_equal(twice.ttft, 2 * once.ttft)
     np.testing.assert_array_equal(twice.end_to_end, 2 * once.end_to_end)
@@ -133,8 +118,18 @@ def test_a_request_that_arrives_during_another_prompt_waits_behind_it():
 def test_the_reason_why_the_queue_was_refused_is_what_a_request_waited_for(limits, part, ticks):
     first, second = parts_of(made((0, 20, 4), (0, 20, 4)), limits, "prefill_first")
     assert second[part] == ticks
-    assert set(second) - {part, "prefill_stall"} == set(OWN)
+    assert set(second) - {part, "prefill_stall"} == set(OWN) - {"front_end"}
     assert part not in first
+
+
+def test_the_front_end_is_a_part_of_its_own_and_of_nothing_else():
+    chat = Trace(np.array([0.0, 0.001]), np.array([100, 100]), np.array([5, 5]), np.array([5, 5]))
+    result = simulate(Scenario(chat, front_end_seconds=0.01))
+    found = result.attribution()
+    replayed = result.replay
+    np.testing.assert_array_equal(found.end_to_end.sum(axis=0), replayed.finish - replayed.arrival)
+    assert found.part("front_end") == pytest.approx([0.01 * 2**40] * 2, abs=1)
+    assert not found.part("policy").any()
 
 
 def test_a_static_batch_lets_nobody_in_until_it_is_done():

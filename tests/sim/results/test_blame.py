@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from hypothesis import given
-from hypothesis import strategies as st
 
 from sim.engine.clock import uniform_clock
 from sim.engine.replay import FINISHED, replay
@@ -12,7 +11,7 @@ from sim.results.attribution import OWN, attribute
 from sim.results.blame import blame
 from sim.scheduling.batch import Limits
 from sim.scheduling.schedulers import SCHEDULERS
-from tests.strategies import clocks, machines, traces
+from tests.strategies import clocks, servers, traces
 from workloads.trace import Trace
 
 CLOCK = uniform_clock(1000, 1, 9000)
@@ -26,14 +25,14 @@ def charges(rows: list[tuple[int, int, int]], limits: Limits, name: str) -> list
     return blame(limits, outcome, np.arange(len(rows))).charged.toarray().tolist()
 
 
-@given(trace=traces(), machine=machines(), clock=clocks(), cache=st.booleans())
-def test_all_that_is_not_own_work_is_charged_once(trace, machine, clock, cache):
-    outcome = replay(trace, machine[1], machine[0], clock, prefix_cache=cache)
+@given(trace=traces(), server=servers(), clock=clocks())
+def test_all_that_is_not_own_work_is_charged_once(trace, server, clock):
+    outcome = server.serve(trace, clock)
     victims = np.flatnonzero(outcome.outcome == FINISHED)
     if not len(victims):
         return
-    found = blame(machine[1], outcome, victims)
-    parts = attribute(machine[1], outcome)
+    found = blame(server.bounds, outcome, victims)
+    parts = attribute(server.bounds, outcome)
     own = sum(parts.part(name) for name in OWN)
     waited = (outcome.finish - outcome.arrival - own)[victims]
     charged = found.charged.toarray()

@@ -19,7 +19,7 @@ from sim.results.timeline import chrome_events
 from sim.scheduling.batch import Limits
 from sim.scheduling.schedulers import SCHEDULERS
 from tests.chrome_format import check_format
-from tests.strategies import clocks, machines, traces
+from tests.strategies import clocks, servers, traces
 from workloads.trace import Trace
 
 MILLISECOND = TICKS_PER_SECOND // 1000
@@ -41,18 +41,18 @@ def test_the_made_sample_of_the_format_passes_the_same_check(shared):
 SHARES = st.tuples(st.floats(0, 1), st.floats(0, 1))
 
 
-@given(trace=traces(), machine=machines(), clock=clocks(), cache=st.booleans(), window=SHARES)
-def test_every_run_and_window_gives_a_valid_trace(trace, machine, clock, cache, window):
-    result = Result(trace, machine[1], replay(trace, machine[1], machine[0], clock, prefix_cache=cache))
+@given(trace=traces(), server=servers(), clock=clocks(), window=SHARES)
+def test_every_run_and_window_gives_a_valid_trace(trace, server, clock, window):
+    result = Result(trace, server.bounds, server.serve(trace, clock))
     last = int(result.iterations.end.max(initial=1))
     begin, end = (int(edge * last) for edge in sorted(window))
     events = chrome_events(result, "replica", 0, begin, max(end, begin + 1))
     check_format(json.loads(json.dumps({"displayTimeUnit": "ms", "traceEvents": events})))
 
 
-@given(trace=traces(), machine=machines(), clock=clocks())
-def test_a_whole_run_shows_every_iteration_request_and_preemption(trace, machine, clock):
-    result = Result(trace, machine[1], replay(trace, machine[1], machine[0], clock))
+@given(trace=traces(), server=servers(), clock=clocks())
+def test_a_whole_run_shows_every_iteration_request_and_preemption(trace, server, clock):
+    result = Result(trace, server.bounds, server.serve(trace, clock))
     log, served = result.iterations, result.replay.outcome == FINISHED
     kinds = Counter(e["ph"] for e in chrome_events(result, "replica", 0, 0, int(log.end.max(initial=0)) + 1))
     assert kinds["X"] == log.iterations.sum()

@@ -1,0 +1,223 @@
+"""What each number format is worth, and from which batch on weight-only formats stop paying."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import hardware_profiles
+from experiments.instance import Instance
+from experiments.table_experiment import Answer, Flag, Names, deliver, records
+from sim.physics.iteration import Totals
+from sim.physics.memory import weight_bytes_per_device
+from sim.physics.parallelism import Parallelism
+from sim.physics.precision import PRECISIONS, Precision
+from workloads import models
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+CHIPS = ("l20", "a800-sxm", "h800-sxm", "b200-sxm")
+BASE = "w16a16"
+MOST_BATCH = 1024
+SEATS = 256
+"""Sequences that an engine decodes at once at most, for the throughput."""
+
+HUES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+NOTES = (
+    "Stops paying: the smallest batch from which decoding takes no less than in 16 bits, contexts equal; weight-only "
+    "formats widen weights on the way and compute in 16 bits, so that they save reading alone. Memory is left aside "
+    "there: batches that 16-bit weights leave no room for are compared too.",
+    f"Throughput: tokens per second while as many sequences decode as fit, at most {SEATS}.",
+    "One set of constants prices all 8- and 4-bit activations, fitted on FP8: INT8 and 4-bit units are less certain.",
+)
+
+
+def precision(
+    *,
+    model: str = "llama-2-13b",
+    chip: Names = CHIPS,
+    tp: int = 2,
+    context: int = 1024,
+    prompt: int = 1024,
+    quick: Flag = False,
+    out: Path | None = None,
+    json: Flag = False,
+) -> int:
+    """Compare number formats: memory, first token, further tokens, throughput, and when weight-only stops paying.
+
+    Parameters
+    ----------
+    model
+        a model, or the path of a .toml or config.json.
+    chip
+        chips, one or more; formats that a chip has no unit for are left out.
+    tp
+        devices that share the model.
+    context
+        tokens of each decoding sequence.
+    prompt
+        tokens of the prompt whose first token is timed.
+    quick
+        tables only, neither figure nor report.
+    out
+        new folder for the results [default: under results/precision].
+    json
+        print one JSON object and nothing else.
+    """
+    table, curves = run(model, chip, tp, context, prompt)
+    answer = Answer(
+        name="precision",
+        question=f"What is each number format worth for {model} on {tp} cards? {context:,} tokens each.",
+        finding=headline(table),
+        options={"model": model, "chip": " ".join(chip), "tp": tp, "context": context, "prompt": prompt},
+        tables={"precision": table, "speedup": curves},
+        shown=[("Formats by chip", shown(table))],
+        notes=NOTES,
+        draw=lambda: _pictures(table, curves),
+        quick=quick,
+    )
+    return deliver(answer, out, json)
+
+
+def run(
+    name: str = "llama-2-13b",
+    chips: Sequence[str] = CHIPS,
+    tensor: int = 2,
+    context: int = 1024,
+    prompt: int = 1024,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return a row for each chip and format, and the speed-up of decoding over 16 bits by batch.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown, or the model cannot be cut.
+    """
+    import pandas as pd
+
+    for option, value in (("context", context), ("prompt", prompt)):
+        if value < 1:
+            raise ValueError(f"--{option} is {value}; allowed: 1 and more")
+    model = models.load(name)
+    rows, curves = [], []
+    for chip in map(hardware_profiles.load, chips):
+        able = [one for one in PRECISIONS.values() if any(unit in chip.peak_flops_per_second for unit in one.compute)]
+        whole = {one.name: Instance(model, chip, one, tensor) for one in able}
+        batches = np.arange(1, MOST_BATCH + 1)
+        times = {name: _decoding(instance, batches, context) for name, instance in whole.items()}
+        for formats in able:
+            speedup = times[BASE] / times[formats.name]
+            rows.append(_row(whole[formats.name], context, prompt) | {"stops_paying": _stops(formats, speedup)})
+            curves.append(
+                pd.DataFrame({"chip": chip.name, "precision": formats.name, "batch": batches, "speedup": speedup})
+            )
+    return pd.DataFrame(rows), pd.concat(curves, ignore_index=True)
+
+
+def headline(table: pd.DataFrame) -> str:
+    """Return when weight-only formats stop paying on the first chip, and what halves the prompt, in a sentence."""
+    rows = records(table[table["chip"] == table["chip"].iloc[0]])
+    base = next(row for row in rows if row["precision"] == BASE)
+    said = [
+        f"{row['precision'].upper()} "
+        + (f"from batch {row['stops_paying']:.0f}" if row["stops_paying"] == row["stops_paying"] else "at no batch")
+        for row in rows
+        if row["precision"] in ("w8a16", "w4a16")
+    ]
+    fastest = min(rows, key=lambda row: row["ttft_seconds"])
+    return (
+        f"On {base['chip']} weight-only formats stop paying: {', '.join(said)}; the first token comes soonest in "
+        f"{fastest['precision'].upper()}, {100 * (1 - fastest['ttft_seconds'] / base['ttft_seconds']):.0f} % sooner"
+    )
+
+
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table for people."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "chip": table["chip"],
+            "precision": table["precision"],
+            "weights per card [GB]": table["weight_bytes"] / 1e9,
+            "sequences that fit": table["room_sequences"],
+            "TTFT [ms]": 1e3 * table["ttft_seconds"],
+            "TPOT at batch 1 [ms]": 1e3 * table["tpot_1_seconds"],
+            "TPOT at batch 32 [ms]": 1e3 * table["tpot_32_seconds"],
+            "tokens/s": table["tokens_per_second"],
+            "stops paying at batch": ["-" if n != n else int(n) for n in table["stops_paying"]],
+        }
+    )
+
+
+def plot(curves: pd.DataFrame, title: str) -> Figure:
+    """Return the speed-up of decoding over 16 bits against the batch, on one chip."""
+    from experiments.figures.labels import Label, label_lines
+    from experiments.figures.style import INK, MEDIUM, QUIET, new_figure, plain_axes, top_of_axes
+
+    figure = new_figure(title, f"{curves['chip'].iloc[0]}: decoding against 16 bits, contexts equal")
+    axes = plain_axes(figure, 0.1, 0.13, 0.86, top_of_axes(figure) - 0.17)
+    axes.set_xscale("log", base=2)
+    axes.axhline(1.0, color=INK, lw=1.0)
+    labels, lines = [], {}
+    for place, (name, group) in enumerate(curves[curves["precision"] != BASE].groupby("precision", sort=False)):
+        points = group[["batch", "speedup"]].to_numpy(dtype=float)
+        hue = HUES[place % len(HUES)]
+        axes.plot(points[:, 0], points[:, 1], color=hue, lw=1.6)
+        anchors = points[[2, 9, 31, 127, 511]] if len(points) > 511 else points
+        labels.append(Label(str(name), str(name).upper(), hue, anchors))
+        lines[str(name)] = [points]
+    axes.set_xlim(1, MOST_BATCH)
+    ticks = [2**power for power in range(0, 11, 2)]
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.set_xlabel("sequences decoding", color=QUIET, size=MEDIUM)
+    axes.set_ylabel("times as fast as 16 bits", color=QUIET, size=MEDIUM)
+    label_lines(axes, labels, lines)
+    return figure
+
+
+def _decoding(instance: Instance, batches: np.ndarray[Any, Any], context: int) -> np.ndarray[Any, Any]:
+    totals = Totals(tokens=batches, samples=batches, decode_sequences=batches, decode_kv_tokens=batches * context)
+    return np.asarray(instance.iteration.seconds(totals))
+
+
+def _stops(formats: Precision, speedup: np.ndarray[Any, Any]) -> float:
+    """Return the smallest batch from which a format is never faster again; NaN if it still is at the largest."""
+    slower = np.flatnonzero(speedup > 1.0)
+    if formats.name == BASE or (len(slower) and slower[-1] == len(speedup) - 1):
+        return float("nan")
+    return float(slower[-1] + 2) if len(slower) else 1.0
+
+
+def _row(instance: Instance, context: int, prompt: int) -> dict[str, Any]:
+    seats = min(SEATS, instance.room(context, SEATS))
+    rate = seats / instance.tpot_seconds(context, seats) if seats else 0.0
+    return {
+        "model": instance.model.name,
+        "chip": instance.hardware.name,
+        "precision": instance.formats.name,
+        "tensor": instance.tensor,
+        "weight_bytes": weight_bytes_per_device(instance.model, instance.formats, Parallelism(instance.tensor)),
+        "room_sequences": instance.room(context, SEATS),
+        "ttft_seconds": instance.ttft_seconds(prompt),
+        "tpot_1_seconds": instance.tpot_seconds(context),
+        "tpot_32_seconds": instance.tpot_seconds(context, 32),
+        "tokens_per_second": rate,
+    }
+
+
+def _pictures(table: pd.DataFrame, curves: pd.DataFrame) -> list[Any]:
+    from experiments.pictures import Picture
+
+    pictures = []
+    for chip in dict.fromkeys(table["chip"]):
+        title = headline(table[table["chip"] == chip])
+        figure = plot(curves[curves["chip"] == chip], title)
+        sentence = f"Speed of decoding against 16 bits on {chip}: what is below 1 costs time instead of saving it."
+        pictures.append(Picture(f"precision_{chip}", figure, title, sentence))
+    return pictures
