@@ -40,7 +40,8 @@ def pictures(comparison: Comparison) -> Iterator[Picture]:
     for metric in ("TTFT", "E2E"):
         yield from _load_latency(comparison, metric)
     yield _timeline(comparison)
-    yield _tail(comparison)
+    if not comparison.systems:
+        yield _tail(comparison)
 
 
 def _survival(comparison: Comparison, metric: str) -> Iterator[Picture]:

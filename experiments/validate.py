@@ -6,6 +6,9 @@ import json as encoder
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from experiments.scoreboard import replays, servers, tables
 from experiments.scoreboard.coverage import Coverage
@@ -22,17 +25,26 @@ NEAR_SATURATION = (
 )
 
 
-def run(data: Path = Path("measured"), *, coverage: bool = False, json: bool = False, markdown: bool = False) -> int:
-    """Score the cost model against every table of measurements in a folder; see `scoreboard`.
-
-    Parameters
-    ----------
-    data : folder of canonical tables, each as .parquet or .csv; recorded runs of servers (e2e_requests, e2e_runs.json)
-        are replayed.
-    coverage : instead, how often measurements lie in the 90 % band of an unknown chip, leaving each chip out in turn.
-    json : print a list of rows and nothing else.
-    markdown : print a short table for a README and nothing else.
-    """
+def run(
+    data: Annotated[
+        Path,
+        Parameter(
+            help="folder of canonical tables, each as .parquet or .csv; recorded runs of servers (e2e_requests with "
+            "e2e_runs.json) are replayed [default: measured]"
+        ),
+    ] = Path("measured"),
+    *,
+    coverage: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            help="instead, how often measurements lie in the 90 % band of an unknown chip, leaving out each in turn",
+        ),
+    ] = False,
+    json: Annotated[bool, Parameter(negative="", help="print a list of rows and nothing else")] = False,
+    markdown: Annotated[bool, Parameter(negative="", help="print a short table for a README and nothing else")] = False,
+) -> int:
+    """Score the cost model against every table of measurements in a folder; see `scoreboard`."""
     if coverage:
         _print_coverage(covered(data), json)
         return 0

@@ -30,6 +30,7 @@ COLUMNS = (
     *("run", "req", "arrival_s", "in_tok", "out_tok", "prefix_hit_ideal", "prefix_parent_req"),
     *("queued_s", "sched_s", "ttft_from_queued_ms", "tpot_ms", "e2e_ms"),
 )
+ENGINE, CACHE, UTILISATION = "meta.engine_kwargs", "resolved_subset.cache_config", "gpu_memory_utilization"
 FORMATS = {"bfloat16": "w16a16", "float16": "w16a16", "half": "w16a16", "auto": "w16a16"}
 QUANTISED = {"fp8": "fp8", "awq": "w4a16", "gptq": "w4a16", "awq_marlin": "w4a16"}
 CACHES = {"auto": "", "bfloat16": "", "float16": "", "fp8": "-kv8", "fp8_e4m3": "-kv8", "fp8_e5m2": "-kv8"}
@@ -188,9 +189,6 @@ def _scenario(record: Mapping[str, Any], trace: Trace) -> Scenario:
         context=context,
         one_attention_kernel=chip.name in ONE_KERNEL_CHIPS,
     )
-
-
-ENGINE, CACHE, UTILISATION = "meta.engine_kwargs", "resolved_subset.cache_config", "gpu_memory_utilization"
 
 
 def _chip(record: Mapping[str, Any]) -> HardwareProfile:
