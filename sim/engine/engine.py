@@ -102,11 +102,10 @@ class Engine:
     def receive(self, sequence: Sequence) -> None:
         """Take in a request that arrives now; requests of one instant queue in order of their index."""
         waiting = self.ledger.waiting
-        later = []
-        while waiting and waiting[-1].arrival == sequence.arrival and waiting[-1].index > sequence.index:
-            later.append(waiting.pop())
-        waiting.append(sequence)
-        waiting.extend(reversed(later))
+        place = len(waiting)
+        while place and waiting[place - 1].arrival == sequence.arrival and waiting[place - 1].index > sequence.index:
+            place -= 1
+        waiting.insert(place, sequence)
         if self._wake is None:
             self._wake = Moment(self.env, 0, self._decide, DECISION)
         elif self._interruptible:

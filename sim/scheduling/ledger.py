@@ -167,7 +167,7 @@ class Ledger:
     def can_ever_run(self, sequence: Sequence, guaranteed_tokens: int = 0) -> bool:
         """Whether the sequence would fit an empty machine, its prompt in one iteration."""
         tokens = sequence.prompt + sequence.generated
-        return tokens <= self._most_prompt_tokens and max(tokens, guaranteed_tokens) <= self._most_tokens
+        return tokens <= self._most_prompt_tokens and tokens <= self._most_tokens >= guaranteed_tokens
 
     def can_ever_hold(self, sequence: Sequence, guaranteed_tokens: int = 0) -> bool:
         """Whether the sequence would fit the memory of an empty machine."""
