@@ -21,6 +21,7 @@ ARRIVAL, DECISION = EventPriority(1), EventPriority(2)
 _ITERATIONS = SHORT.index("iterations") - len(SHORT)
 _JOINED = SHORT.index("joined") - len(SHORT)
 _RETURNED = SHORT.index("returned") - len(SHORT)
+_WASTED = SHORT.index("wasted") - len(SHORT)
 
 
 class Moment(Event):
@@ -48,7 +49,8 @@ class Engine:
 
     An asynchronous engine always has two batches in flight: it decides on a batch when the one before begins, so that
     the machine never waits for a decision. A decision then counts tokens that nobody has seen yet, arrivals wait for
-    one iteration more, and whoever ends in an iteration keeps seat and blocks while the next one is planned.
+    one iteration more, and whoever ends in an iteration keeps seat and blocks while the next one is planned. A reply
+    that ends by itself, shorter than the client allows, decodes once for nothing before anybody knows.
     Source: vLLM V1 (`step_with_batch_queue` in vllm/v1/engine/core.py, vllm/v1/core/sched/async_scheduler.py).
 
     Parameters
@@ -151,7 +153,7 @@ class Engine:
         now = int(self.env.now)
         if self.ledger.flight.is_up:
             self._deliver(now)
-            self.ledger.flight.land()
+            self.ledger.land()
         if not self._planned:
             self._start = now
             while not self._plan():
@@ -202,7 +204,8 @@ class Engine:
                 self._started(sequence, now)
             self._begun = []
         for sequence in self._finished:
-            self.ledger.retire(sequence)
+            if self.ledger.retire(sequence):
+                self.log.short[_WASTED] += 1
             self._ended(sequence, now, True)
 
     def _emit(self, sequence: Sequence, end: int) -> None:
@@ -299,10 +302,11 @@ class Engine:
                 ledger.samples,
                 0,
                 0,
+                0,
                 ledger.new_tokens,
                 ledger.cached_context,
                 ledger.pool.free,
-                len(ledger.waiting),
+                len(ledger.waiting) + len(ledger.recalled),
                 len(ledger.preempted),
                 ledger.refusal,
             )

@@ -17,6 +17,7 @@ SHORT = (
     "samples",
     "joined",
     "returned",
+    "wasted",
     "new_tokens",
     "cached_context",
     "free_blocks",
@@ -33,9 +34,10 @@ class Log:
     longer by this) [ticks], `context` (computed tokens of the decoding sequences at the start), `pairs`.
     Columns of 32 bits: `iterations`, `decodes` (sequences decoding), `prompts` (sequences prefilling), `samples` (those
     of them whose prompt ends, so that a token is out), `joined` (those that then go on to decode), `returned` (decoding
-    sequences that sat out the decoding row before), `new_tokens` and `cached_context` (of the prompts), `free_blocks`
-    and `waiting` (at the start), `preempted` (just before it), `refusal` (why the head of the queue waits, see
-    `Refusal`).
+    sequences that sat out the decoding row before), `wasted` (decoding sequences whose reply had ended when the
+    iteration began, though not when it was planned: they emit nothing), `new_tokens` and `cached_context` (of the
+    prompts), `free_blocks` and `waiting` (when it was planned), `preempted` (just before it), `refusal` (why the head
+    of the queue waits, see `Refusal`).
     """
 
     __slots__ = ("chunks", "gaps", "long", "moves", "pauses", "short")
@@ -100,6 +102,7 @@ class Iterations:
     samples: npt.NDArray[np.int32]
     joined: npt.NDArray[np.int32]
     returned: npt.NDArray[np.int32]
+    wasted: npt.NDArray[np.int32]
     new_tokens: npt.NDArray[np.int32]
     cached_context: npt.NDArray[np.int32]
     free_blocks: npt.NDArray[np.int32]
@@ -134,7 +137,7 @@ class Iterations:
         joined_before = np.concatenate([[0], np.cumsum(np.where(self.decodes > 0, 0, self.joined))])
         previous = np.concatenate([[-1], rows])[:-1]
         newcomers = joined_before[rows] - joined_before[previous + 1]
-        old = self.decodes[rows] - newcomers - self.returned[rows]
+        old = self.decodes[rows] - newcomers - self.returned[rows] - self.wasted[rows]
         last_end = np.where(previous >= 0, end[previous], 0)
         inside = (self.start[rows] >= since) & (self.start[rows] < (until if until is not None else np.inf))
         values = [(first_end - last_end)[inside]]

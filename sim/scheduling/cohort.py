@@ -9,6 +9,7 @@ from operator import attrgetter
 from sim.scheduling.sequence import Sequence
 
 _serial = attrgetter("serial")
+_NEVER = 1 << 62
 
 
 class Cohort:
@@ -53,11 +54,19 @@ class Cohort:
 
     def join(self, sequence: Sequence) -> None:
         """Add a sequence that has just emitted a token and has at least one to go."""
+        self._take_in(sequence, self.iteration + sequence.target - sequence.generated)
+
+    def overrun(self, sequence: Sequence) -> None:
+        """Let a sequence go on whose reply is complete, because nobody has noticed yet; end it with `remove`."""
+        if sequence in self._order:
+            self._order.remove(sequence)
+        self._take_in(sequence, _NEVER)
+
+    def _take_in(self, sequence: Sequence, completion: int) -> None:
         iteration = self.iteration
         computed = sequence.computed
         sequence.offset = computed - iteration
         sequence.is_decoding = True
-        completion = iteration + sequence.target - sequence.generated
         sequence.completion = completion
         self.count += 1
         self.context += computed

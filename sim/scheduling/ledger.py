@@ -40,6 +40,7 @@ class Ledger:
         compute, tokens computed before, and causal pairs of query and key.
     flight : the batch that runs while the next one is planned, if that is done ahead.
     leaving : sequences whose last token is in flight; they hold seat and blocks, and nothing is planned for them.
+    recalled : sequences preempted while a batch is in flight, and how they will queue: their token may be in it.
     lingering : finished sequences whose blocks are not back yet.
     preempted, ignored : sequences put back or given up while this iteration was planned.
     refusal : why the head of the queue was refused, `Refusal.NONE` if it was not.
@@ -77,6 +78,7 @@ class Ledger:
         "partial",
         "pool",
         "preempted",
+        "recalled",
         "refusal",
         "returning",
         "samples",
@@ -112,6 +114,7 @@ class Ledger:
         self.waiting: deque[Sequence] = deque()
         self.partial: list[Sequence] = []
         self.lingering: list[Sequence] = []
+        self.recalled: dict[Sequence, tuple[bool, bool]] = {}
         self.has_released = False
         self._late_release = late_release
         self.swapped: list[Sequence] = []
@@ -336,7 +339,7 @@ class Ledger:
     def preempt(self, sequence: Sequence, *, keep_place: bool = False, to_end: bool = False) -> None:
         """Take a running sequence's blocks, to be computed anew, and put it back into the queue.
 
-        It goes to the front, or to its place by arrival, or to the end.
+        It goes to the front, or to its place by arrival, or to the end; if a batch is in flight, when that has landed.
         """
         findable = sequence.computed
         if sequence.is_decoding:
@@ -350,6 +353,12 @@ class Ledger:
         self._give_back(sequence, findable, keep=True)
         sequence.computed = sequence.allocated = 0
         self.preempted.append(sequence)
+        if self.flight.is_up:
+            self.recalled[sequence] = keep_place, to_end
+        else:
+            self._put_back(sequence, keep_place, to_end)
+
+    def _put_back(self, sequence: Sequence, keep_place: bool, to_end: bool) -> None:
         place = len(self.waiting) if to_end else 0
         if keep_place:
             key = (sequence.arrival, sequence.index)
@@ -361,7 +370,7 @@ class Ledger:
     def quiet_iterations(self) -> int:
         """Return for how many decode iterations, this one included, no decision can change (arrivals aside)."""
         cohort = self.cohort
-        if self.preempted or self.held or self.has_released:
+        if self.preempted or self.held or self.has_released or self.flight.ending:
             return 1
         if self.refusal and self.waiting and self.pool.is_written(self.waiting[0]):
             return 1  # content being written may let the head of the queue in
@@ -395,18 +404,39 @@ class Ledger:
     def launch(self, finished: list[Sequence]) -> None:
         """Note that what was planned, and has just been completed in the books, now begins to run.
 
-        `finished` sequences are to be retired when the batch has run, before `flight.land`.
+        `finished` sequences are to be retired when the batch has run, before `land`.
         """
-        self.flight.launch(finished, [sequence for sequence, _ in self.chunks], self.held, self.decodes)
+        prompts = [sequence for sequence, _ in self.chunks]
+        self.flight.launch(finished, prompts, self.held, self.decodes, self.limits.context)
 
-    def retire(self, sequence: Sequence) -> None:
-        """Take back the seat and the blocks of a sequence whose reply is complete."""
-        if self.flight.is_up and self.leaving.pop(sequence, None) is None:
-            self.waiting.remove(sequence)  # preempted while its last token was in flight
-        elif self._late_release:
+    def land(self) -> None:
+        """Note that the batch in flight has run."""
+        self.flight.land()
+        if self.recalled:
+            for sequence, (keep_place, to_end) in self.recalled.items():
+                self._put_back(sequence, keep_place, to_end)
+            self.recalled.clear()
+
+    def retire(self, sequence: Sequence) -> bool:
+        """Take back the seat and the blocks of a sequence whose reply is complete.
+
+        Returns whether a token too many is planned for it.
+        """
+        findable = sequence.computed
+        is_wasted = False
+        if sequence.is_decoding:
+            is_wasted = bool(self.decodes) and sequence not in self.held
+            findable = sequence.prompt + sequence.target - 1
+            self.cohort.remove(sequence)
+            sequence.computed = findable + is_wasted
+        elif self.flight.is_up and self.leaving.pop(sequence, None) is None:
+            del self.recalled[sequence]  # preempted while its last token was in flight
+            return False
+        if self._late_release:
             self.lingering.append(sequence)
         else:
-            self._give_back(sequence, sequence.computed, keep=False)
+            self._give_back(sequence, findable, keep=False)
+        return is_wasted
 
     def release_lingering(self) -> bool:
         """Take back the blocks of sequences that finished before the last decision; return whether there were any."""
