@@ -132,10 +132,10 @@ def traces(draw: st.DrawFn, *, most: int = 24) -> Trace:
 
 def symbols(trace: Trace) -> list[list[Hashable]]:
     """Spell out every token that a request may write."""
-    assert trace.segments is not None
-    spelled = []
+    spelled: list[list[Hashable]] = []
     for request in range(len(trace)):
-        prompt = [(key, start + k) for key, start, n in trace.segments.row(request) for k in range(n)]
+        row = trace.segments.row(request) if trace.segments is not None else []
+        prompt = [(key, start + k) for key, start, n in row for k in range(n)]
         own = range(len(prompt), int(trace.prompt_tokens[request] + trace.output_tokens[request]))
         spelled.append([*prompt, *((-1 - request, p) for p in own)])
     return spelled

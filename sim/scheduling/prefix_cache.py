@@ -141,7 +141,7 @@ class PrefixCache:
         self._matched = []
         self.take(blocks - hit)
         sequence.registered = hit
-        self._register(sequence, computed // self.block_tokens)
+        self._register_behind_writers(sequence, computed // self.block_tokens)
         path = sequence.path
         if path and path[-1].last > sequence.registered:
             for run in path:
@@ -151,12 +151,7 @@ class PrefixCache:
     def extend(self, sequence: Sequence, blocks: int, computed: int) -> None:
         """Give a sequence in the middle of its prompt `blocks` more blocks; it will have `computed` tokens computed."""
         self.take(blocks)
-        full = computed // self.block_tokens
-        if full > sequence.registered:
-            for run in sequence.path:
-                if run.last > sequence.registered and len(run.writers) > 1:
-                    self._register_written(run)  # whoever wrote the same text before comes first
-            self._register(sequence, full)
+        self._register_behind_writers(sequence, computed // self.block_tokens)
 
     def fill(self, sequence: Sequence, findable: int) -> None:
         """Note in its turn that a decoding sequence has `findable` tokens that others may find."""
@@ -275,6 +270,14 @@ class PrefixCache:
                 if start == upto:
                     break
         sequence.registered = start
+
+    def _register_behind_writers(self, sequence: Sequence, upto: int) -> None:
+        """Register blocks of a prompt after those of the same text that others have written before."""
+        if sequence.registered < upto:
+            for run in sequence.path:
+                if run.writers and run.last > sequence.registered and run.first < upto:
+                    self._register_written(run)
+            self._register(sequence, upto)
 
     def _register_written(self, run: Run) -> None:
         for writer in run.writers:

@@ -6,17 +6,18 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.engine.clock import uniform_clock
+from sim.engine.clock import TICKS_PER_SECOND, uniform_clock
 from sim.engine.replay import REJECTED, replay
+from sim.scheduling.batch import Limits
 from sim.scheduling.policies.chunked_prefill import chunked_prefill
 from sim.scheduling.schedulers import Scheduler
-from tests.block_by_block import symbols
 from tests.plain_scheduler import PlainScheduler, Request, Rules, run
-from tests.strategies import limits, traces
-from workloads.trace import Trace
+from tests.strategies import limits, symbols, traces
+from workloads.trace import Segments, Trace
 
 rules = st.builds(Rules, st.sampled_from([0, 0, 1, 5]), st.booleans(), st.sampled_from([0, 0, 2]))
 
@@ -33,6 +34,50 @@ rules = st.builds(Rules, st.sampled_from([0, 0, 1, 5]), st.booleans(), st.sample
 def test_the_engine_runs_the_batches_of_a_plain_scheduler(trace, bounds, tokens, rules, base, cache, asynchronous):
     alone = replace(trace, previous=None, think_seconds=None)
     bounds = replace(bounds, paddings=None, tokens=tokens, watermark_blocks=0)
+    assert_same(alone, bounds, rules, base, cache, asynchronous)
+
+
+PINNED = {
+    "a sequence about to leave is preempted for a prompt": (
+        Trace(np.zeros(3), np.array([1, 3, 2]), np.array([1, 1, 1]), np.array([1, 1, 1])),
+        Limits(blocks=5, block_tokens=1, sequences=16, tokens=5, context=5),
+        Rules(longest_chunk=2, reserve_whole_prompt=False),
+    ),
+    "a prompt quotes what is being written in front of it": (
+        Trace(
+            np.array([0, 21, 23, 44]) / TICKS_PER_SECOND,
+            np.array([3, 2, 3, 12]),
+            np.array([2, 16, 2, 9]),
+            np.array([2, 16, 2, 9]),
+            segments=Segments.from_lists(
+                [[], [(-1, 0, 2)], [(-1, 0, 2), (-2, 2, 1)], [(-1, 0, 2), (-2, 2, 10)]],
+            ),
+        ),
+        Limits(blocks=22, block_tokens=1, sequences=16, tokens=2, context=22),
+        Rules(longest_chunk=3),
+    ),
+    "both fill the same block, the decoding sequence first": (
+        Trace(
+            np.zeros(3),
+            np.array([1, 10, 3]),
+            np.array([9, 1, 2]),
+            np.array([9, 1, 2]),
+            segments=Segments.from_lists([[], [(-1, 0, 9)], []]),
+        ),
+        Limits(blocks=6, block_tokens=2, sequences=16, tokens=5, context=12),
+        Rules(longest_chunk=1, reserve_whole_prompt=False),
+    ),
+}
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("case", PINNED)
+def test_rare_meetings_come_out_as_in_a_plain_scheduler(case, asynchronous):
+    trace, bounds, rules = PINNED[case]
+    assert_same(trace, bounds, rules, 1, trace.segments is not None, asynchronous)
+
+
+def assert_same(alone: Trace, bounds: Limits, rules: Rules, base: int, cache: bool, asynchronous: bool) -> None:
     scheduler = Scheduler(partial(chunked_prefill, **vars(rules)), "vLLM V1", cuts_prompts=True)
     clock = uniform_clock(base, 1, 4096)
     ours = replay(alone, bounds, scheduler, clock, prefix_cache=cache, coast=False, asynchronous=asynchronous)
