@@ -141,8 +141,10 @@ class Engine:
             self._deliver(now)
         while not self._plan():
             pass
-        if self._planned:
-            self._sleep(duration(self._planned, self._first, self._growth))
+        planned = self._planned
+        if planned:
+            ticks = duration(planned, self._first, self._growth)
+            self._wake = Moment(self.env, ticks, self._decide, DECISION)
         else:
             self._wake = None
 

@@ -52,22 +52,13 @@ class Cohort:
         self._buckets: dict[int, list[Sequence]] = {}
         self._order: list[Sequence] = []
 
-    def join(self, sequence: Sequence) -> None:
-        """Add a sequence that has just emitted a token and has at least one to go."""
-        self._take_in(sequence, self.iteration + sequence.target - sequence.generated)
-
-    def overrun(self, sequence: Sequence) -> None:
-        """Let a sequence go on whose reply is complete, because nobody has noticed yet; end it with `remove`."""
-        if sequence in self._order:
-            self._order.remove(sequence)
-        self._take_in(sequence, _NEVER)
-
-    def _take_in(self, sequence: Sequence, completion: int) -> None:
+    def join(self, sequence: Sequence, *, for_ever: bool = False) -> None:
+        """Add a sequence that has just emitted a token and has at least one to go, or goes on until `remove`."""
         iteration = self.iteration
         computed = sequence.computed
         sequence.offset = computed - iteration
         sequence.is_decoding = True
-        sequence.completion = completion
+        sequence.completion = _NEVER if for_ever else iteration + sequence.target - sequence.generated
         self.count += 1
         self.context += computed
         residue = (iteration - computed) % self.block_tokens
@@ -81,6 +72,12 @@ class Cohort:
             order.append(sequence)
         if len(order) > 2 * self.count + 64:
             self._order = [member for member in order if member.is_decoding]
+
+    def overrun(self, sequence: Sequence) -> None:
+        """Let a sequence go on whose reply is complete, because nobody has noticed yet; end it with `remove`."""
+        if sequence in self._order:
+            self._order.remove(sequence)
+        self.join(sequence, for_ever=True)
 
     def _enter(self, sequence: Sequence) -> None:
         completion = sequence.completion

@@ -37,9 +37,6 @@ class Pool(Protocol):
     def fill(self, sequence: Sequence, findable: int) -> None:
         """Note in its turn that a decoding sequence has `findable` tokens that others may find."""
 
-    def fill(self, sequence: Sequence, findable: int) -> None:
-        """Note in its turn that a decoding sequence has `findable` tokens that others may find."""
-
     def take(self, blocks: int) -> None:
         """Give `blocks` more blocks to sequences that decode."""
 

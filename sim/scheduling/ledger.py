@@ -424,14 +424,17 @@ class Ledger:
         """
         findable = sequence.computed
         is_wasted = False
-        if sequence.is_decoding:
-            is_wasted = bool(self.decodes) and sequence not in self.held
-            findable = sequence.prompt + sequence.target - 1
-            self.cohort.remove(sequence)
-            sequence.computed = findable + is_wasted
-        elif self.flight.is_up and self.leaving.pop(sequence, None) is None:
-            del self.recalled[sequence]  # preempted while its last token was in flight
-            return False
+        if self.flight.is_up:
+            if sequence in self.recalled:
+                del self.recalled[sequence]  # preempted while its last token was in flight
+                return False
+            if sequence.is_decoding:
+                is_wasted = bool(self.decodes) and sequence not in self.held
+                findable = sequence.prompt + sequence.target - 1
+                self.cohort.remove(sequence)
+                sequence.computed = findable + is_wasted
+            else:
+                del self.leaving[sequence]
         if self._late_release:
             self.lingering.append(sequence)
         else:

@@ -141,7 +141,7 @@ class PrefixCache:
         self._matched = []
         self.take(blocks - hit)
         sequence.registered = hit
-        self._register_behind_writers(sequence, computed // self.block_tokens)
+        self._register(sequence, computed // self.block_tokens, is_prompt=True)
         path = sequence.path
         if path and path[-1].last > sequence.registered:
             for run in path:
@@ -151,7 +151,7 @@ class PrefixCache:
     def extend(self, sequence: Sequence, blocks: int, computed: int) -> None:
         """Give a sequence in the middle of its prompt `blocks` more blocks; it will have `computed` tokens computed."""
         self.take(blocks)
-        self._register_behind_writers(sequence, computed // self.block_tokens)
+        self._register(sequence, computed // self.block_tokens, is_prompt=True)
 
     def fill(self, sequence: Sequence, findable: int) -> None:
         """Note in its turn that a decoding sequence has `findable` tokens that others may find."""
@@ -255,13 +255,18 @@ class PrefixCache:
                 self._idle.move_to_end(later)
         return tail
 
-    def _register(self, sequence: Sequence, upto: int) -> None:
-        """Let others find the blocks of the path that the sequence has filled, up to block `upto`."""
+    def _register(self, sequence: Sequence, upto: int, *, is_prompt: bool = False) -> None:
+        """Let others find the blocks of the path that the sequence has filled, up to block `upto`.
+
+        A prompt comes behind decoding sequences that have written the same text before.
+        """
         start = sequence.registered
         if start >= upto:
             return
         for run in sequence.path:
             if run.last > start:
+                if is_prompt and run.writers:
+                    self._register_written(run)
                 end = min(run.last, upto)
                 extent = Extent(run, start, end, 1)
                 run.extents.append(extent)
@@ -270,14 +275,6 @@ class PrefixCache:
                 if start == upto:
                     break
         sequence.registered = start
-
-    def _register_behind_writers(self, sequence: Sequence, upto: int) -> None:
-        """Register blocks of a prompt after those of the same text that others have written before."""
-        if sequence.registered < upto:
-            for run in sequence.path:
-                if run.writers and run.last > sequence.registered and run.first < upto:
-                    self._register_written(run)
-            self._register(sequence, upto)
 
     def _register_written(self, run: Run) -> None:
         for writer in run.writers:
