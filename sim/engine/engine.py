@@ -208,6 +208,7 @@ class Engine:
         for sequence in self._finished:
             if self.ledger.retire(sequence):
                 self.log.short[_WASTED] += 1
+                self.log.pauses.extend((self._row, sequence.index, 2))
             self._ended(sequence, now, True)
 
     def _emit(self, sequence: Sequence, end: int) -> None:

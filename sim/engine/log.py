@@ -51,7 +51,8 @@ class Log:
         self.chunks = array("i")
         """Of each chunk of a prompt: row, request, tokens computed before it, its tokens, 1 if it ends the prompt."""
         self.pauses = array("i")
-        """Row, request, and 1 if it was preempted before that row, 0 if it decodes and sits that row out."""
+        """Row, request, and what became of it: 0 if it decodes and sits that row out, 1 if it was preempted before that
+        row, 2 if it decodes there for nothing."""
         self.moves = array("q")
         """Row and number of KV blocks, in turn, where blocks were moved from or to the memory of the host."""
 

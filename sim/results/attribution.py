@@ -195,7 +195,7 @@ class States:
     requests : (served,) indices; `queued`, [ticks], and `admitted`, their first row, belong to them.
     computed : (served,) the row before which the first prefill ends: the one behind its last, or where it is preempted.
     chunks : rows of the log's chunks that lie in the first prefill.
-    held : (pauses, 2) row and request.
+    held, wasted : (pauses, 2) row and request; `wasted` are decodes for nothing after the last token.
     decoding, preempted : (stretches, 3) request, first row, and the row behind the last one.
     is_first : (preempted stretches,) whether the first token comes at the end of it.
     """
@@ -211,6 +211,7 @@ class States:
         going = log.end[log.pauses[:, 0] - 1] < replay.finish[log.pauses[:, 1]]
         pauses = log.pauses[served[log.pauses[:, 1]] & going].astype(np.int64)
         self.held = pauses[pauses[:, 2] == 0, :2]
+        self.wasted = log.pauses[log.pauses[:, 2] == 2, :2].astype(np.int64)
         self.admitted = np.empty(len(served), dtype=np.int64)
         self.admitted[chunks[::-1, 1]] = chunks[::-1, 0]  # the last assignment, the first chunk, stays
         self.admitted = self.admitted[self.requests]

@@ -96,7 +96,12 @@ def _shares(rows: Rows, states: States, requests: int) -> tuple[Any, Any]:
     each = np.maximum(rows.decoding[0] // np.maximum(rows.log.decodes, 1), 1) * (rows.log.decodes > 0)
     owner, at = _spread(states.decoding[:, 1], states.decoding[:, 2])
     held_row, held = states.held.T
-    decodes: Entries = [(at, states.decoding[owner, 0], each[at]), (held_row, held, -each[held_row])]
+    wasted_row, wasted = states.wasted.T
+    decodes: Entries = [
+        (at, states.decoding[owner, 0], each[at]),
+        (held_row, held, -each[held_row]),
+        (wasted_row, wasted, each[wasted_row]),
+    ]
     return _normalised(_sparse(prompts + decodes, shape)), _normalised(_sparse(prompts, shape))
 
 

@@ -213,10 +213,11 @@ class SwappingLedger(PinningLedger):
         """Carry out the decoding that was planned, and return the leaders that are done."""
         return [sequence for sequence in super().complete(iterations) if sequence.best_of]
 
-    def retire(self, sequence: Sequence) -> None:
+    def retire(self, sequence: Sequence) -> bool:
         """Take back the blocks of a request whose replies are complete."""
-        super().retire(sequence)
+        is_wasted = super().retire(sequence)
         self._groups.pop(sequence, None)
+        return is_wasted
 
     def _held(self, group: Group) -> int:
         size = self.limits.block_tokens
