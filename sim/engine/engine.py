@@ -27,14 +27,15 @@ _WASTED = SHORT.index("wasted") - len(SHORT)
 class Moment(Event):
     """An event that will happen after `delay` ticks and calls `callback`; nothing waits for it or cancels it."""
 
+    _ok = True
+    _value = None
+
     def __init__(
         self, env: Environment, delay: int, callback: Callable[[Event], None], priority: EventPriority
     ) -> None:
         """Schedule the callback."""
         self.env = env
         self.callbacks = [callback]
-        self._ok = True
-        self._value = None
         env.schedule(self, priority, delay)
 
 

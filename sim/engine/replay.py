@@ -133,6 +133,7 @@ class _Replica:
         n = len(trace)
         self.trace = trace
         self.limits = limits
+        self._most_tokens = (limits.blocks - limits.watermark_blocks) * limits.block_tokens
         self._longest_prompt = limits.context if scheduler.cuts_prompts else limits.tokens
         self.env = Environment(initial_time=0)
         self.ledger = ledger_for(limits, prefix_cache, late_release=scheduler.late_release)
@@ -199,16 +200,16 @@ class _Replica:
         self._await_next(now)
 
     def _deliver(self, index: int, arrival: int, prompt: int, output: int, longest: int, run: int) -> None:
-        limits = self.limits
-        longest = max(output, min(longest, limits.context - prompt))
+        context = self.limits.context
+        if longest > context - prompt:
+            longest = max(output, context - prompt)
         sequence = Sequence(index, arrival, prompt, output, longest, self._paths[run] if run >= 0 else ())
         if self.trace.priority is not None:
             sequence.priority = int(self.trace.priority[index])
         if self._declared:
             sequence.prefix = self._declared[index]
-        held = limits.blocks_for(prompt + output - 1)
-        too_long = prompt + output > limits.context or prompt > self._longest_prompt
-        if too_long or held + limits.watermark_blocks > limits.blocks:
+        tokens = prompt + output
+        if tokens > context or prompt > self._longest_prompt or tokens - 1 > self._most_tokens:
             self._leave(sequence, arrival, REJECTED)
         else:
             self.engine.receive(sequence)
@@ -217,8 +218,10 @@ class _Replica:
         self.first_token[sequence.index] = now
 
     def _ended(self, sequence: Sequence, now: int, served: bool) -> None:
-        self.cached[sequence.index] = sequence.cached_tokens
-        self.preemptions[sequence.index] = sequence.preemptions
+        if sequence.cached_tokens:
+            self.cached[sequence.index] = sequence.cached_tokens
+        if sequence.preemptions:
+            self.preemptions[sequence.index] = sequence.preemptions
         self._leave(sequence, now, FINISHED if served else IGNORED)
 
     def _leave(self, sequence: Sequence, now: int, outcome: int) -> None:
@@ -226,8 +229,9 @@ class _Replica:
         self.state[index] = outcome
         if outcome == FINISHED:
             self.finish[index] = now
-        for follower in self._followers.get(index, ()):
-            self._release(follower, now)
+        if self._followers:
+            for follower in self._followers.get(index, ()):
+                self._release(follower, now)
 
     def _release(self, request: int, now: int) -> None:
         trace = self.trace

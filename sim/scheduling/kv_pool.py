@@ -91,7 +91,8 @@ class BlockPool:
 
     def release(self, sequence: Sequence, *, findable: int, keep: bool) -> None:
         """Take back the blocks of a sequence."""
-        self.free += -(-max(sequence.computed, sequence.allocated) // self.block_tokens)
+        held = sequence.computed if sequence.computed > sequence.allocated else sequence.allocated
+        self.free += -(-held // self.block_tokens)
 
     def is_written(self, sequence: Sequence) -> bool:
         """Whether a decoding sequence is writing content that this waiting one could reuse: never."""
