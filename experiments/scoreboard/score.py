@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,10 +57,6 @@ class Row:
     goal_pct: float | None = None
     met: bool | None = None
     note: str = ""
-
-    def as_dict(self) -> dict[str, object]:
-        """Return the fields for a table or for JSON."""
-        return asdict(self)
 
 
 def rows_of(found: Found) -> list[Row]:
