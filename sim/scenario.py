@@ -73,6 +73,8 @@ class Scenario:
         `tokens`: 8192 or the context, if that is longer, since whole prompts must fit one iteration).
     watermark : share of the blocks that an admission must leave free.
     paddings : see `Limits`.
+    paged_attention : False for a KV cache in one piece a sequence, long enough for `context`, as engines had it before
+        PagedAttention (Kwon et al. 2023, section 3): as many seats as such pieces fit, and nothing to share.
     efficiency : constants of the cost model: generic unless said otherwise.
     flash_attention, one_attention_kernel, host_seconds : see `IterationModel`.
     least_iteration_seconds : what a host-bound engine takes at least for an iteration [s]. Decoding attention comes on
@@ -97,6 +99,7 @@ class Scenario:
     context: int | None = None
     watermark: float = 0.0
     paddings: int | None = None
+    paged_attention: bool = True
     efficiency: Efficiency | None = None
     flash_attention: bool = True
     one_attention_kernel: bool = False
@@ -138,6 +141,7 @@ class Scenario:
             watermark_blocks=int(self.watermark * blocks),
             paddings=self.paddings,
         )
+        limits = limits if self.paged_attention else _in_one_piece(limits)
         # Decodes of an iteration without prompts are not held to the token budget; there is a seat for each.
         clock = roofline_clock(iteration, tokens + self.sequences, 2 * self.sequences)
         return Machine(iteration, limits, _no_faster(clock, self.least_iteration_seconds))
@@ -176,6 +180,11 @@ def simulate(scenario: Scenario, machine: Machine | None = None) -> Result:
         raise ValueError(f"policy is {policy!r}; allowed: {', '.join(SCHEDULERS)}")
     if scenario.prefix_cache == "vllm-0.4" and scheduler.policy is not prefill_first:
         raise ValueError(f"policy is {policy!r}; allowed with prefix_cache 'vllm-0.4': prefill_first")
+    if scenario.prefix_cache not in (False, "none") and not scenario.paged_attention:
+        raise ValueError(
+            f"prefix_cache is {scenario.prefix_cache!r}; allowed with paged_attention=False: False, since a cache in "
+            "one piece a sequence has nothing to share"
+        )
     built = machine or scenario.machine
     outcome = replay(
         _behind_front_end(scenario.trace, scenario.front_end_seconds),
@@ -187,6 +196,20 @@ def simulate(scenario: Scenario, machine: Machine | None = None) -> Result:
     )
     outcome = _since_arrival(outcome, scenario.trace, scenario.front_end_seconds)
     return Result(scenario.trace, built.limits, outcome)
+
+
+def _in_one_piece(limits: Limits) -> Limits:
+    """Return the limits where every sequence holds the blocks of the longest context from its admission on.
+
+    A seat then stands for such a piece. Some blocks stay free, so that no scheduler has a reason to preempt.
+    """
+    pieces = (limits.blocks - max(1, limits.watermark_blocks)) // limits.blocks_for(limits.context)
+    if not pieces:
+        raise ValueError(
+            f"context is {limits.context} tokens; allowed without paged attention: at most "
+            f"{(limits.blocks - max(1, limits.watermark_blocks)) * limits.block_tokens}, what the KV cache holds"
+        )
+    return replace(limits, sequences=min(limits.sequences, pieces))
 
 
 def _no_faster(clock: IterationClock, least_seconds: float) -> IterationClock:
