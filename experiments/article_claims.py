@@ -105,7 +105,7 @@ def headline(table: pd.DataFrame) -> str:
 
 def plot(table: pd.DataFrame) -> Figure:
     """Return the statements with their verdicts, one line each."""
-    from experiments.figures.style import INK, SMALL, new_figure, plain_axes, top_of_axes
+    from sim.figures.style import INK, SMALL, new_figure, plain_axes, top_of_axes
 
     figure = new_figure(headline(table), "C1-C8, then the framework table of January 2024; conditions abridged")
     axes = plain_axes(figure, 0.02, 0.02, 0.96, top_of_axes(figure) - 0.05)
@@ -123,7 +123,7 @@ def plot(table: pd.DataFrame) -> Figure:
 
 def plot_weight_read(numbers: pd.DataFrame) -> Figure:
     """Return the article's worked example against its own units, strict ones, and whole tokens (C2)."""
-    from experiments.figures.style import INK, MEDIUM, QUIET, SMALL, new_figure, plain_axes, top_of_axes
+    from sim.figures.style import INK, MEDIUM, QUIET, SMALL, new_figure, plain_axes, top_of_axes
 
     rows = records(numbers[numbers["name"] == "C2"])
     claimed = rows[0]["article"]

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.cell import LEVELS, Cell, Load
 from experiments.options import Options, completed
 from experiments.sched_compare import capacity, scenario_of
 from experiments.table_experiment import Answer, Flag, check_folder, deliver, records
 from experiments.workload import Workload
 from sim.results.goodput import Objectives
 from sim.results.intervals import Interval, replicated
+from sim.results.runs import LEVELS, Runs
 from sim.scenario import simulate
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def knee(table: pd.DataFrame) -> int:
 
 def headline(table: pd.DataFrame) -> str:
     """Return where the knee is and what the ends cost, in a sentence."""
-    from experiments.figures.words import duration
+    from sim.figures.words import duration
 
     best = knee(table)
     if not best:
@@ -170,7 +170,7 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
 
 def plot(table: pd.DataFrame) -> Figure:
     """Return p99 TTFT and p99 ITL over the budget, with intervals, and the knee marked."""
-    from experiments.figures.style import INK, MEDIUM, QUIET, SMALL, new_figure, plain_axes, time_scale, top_of_axes
+    from sim.figures.style import INK, MEDIUM, QUIET, SMALL, new_figure, plain_axes, time_scale, top_of_axes
 
     figure = new_figure(headline(table), f"{POLICY}, bands: 95 % intervals; both axes logarithmic")
     axes = plain_axes(figure, 0.11, 0.13, 0.78, top_of_axes(figure) - 0.17)
@@ -212,12 +212,12 @@ def _rows(options: Options, budget: int, rate: float, load: float) -> Iterator[d
     traces = [workload.trace(rate, seed) for seed in range(1, int(options.seeds or 1) + 1)]
     results = tuple(simulate(replace(scenario, trace=trace), machine) for trace in traces)
     objectives = Objectives(float(options.slo_ttft or 0), float(options.slo_tpot or 0))
-    cell = Cell(POLICY, Load(rate, load), results, False, objectives, int(options.tp or 1))
+    runs = Runs(results, False, objectives, int(options.tp or 1))
     p99 = LEVELS.index(LEVEL)
     found = {
-        "ttft_p99_seconds": cell.percentiles["TTFT"][p99],
-        "itl_p99_seconds": cell.percentiles["ITL"][p99],
-        "mean_ttft_seconds": cell.quantity("mean_ttft_seconds"),
+        "ttft_p99_seconds": runs.percentiles["TTFT"][p99],
+        "itl_p99_seconds": runs.percentiles["ITL"][p99],
+        "mean_ttft_seconds": runs.quantity("mean_ttft_seconds"),
         "capacity_requests_per_second": replicated(_capacities(options, budget)),
     }
     for metric, interval in found.items():
@@ -229,7 +229,7 @@ def _numbers(found: Interval) -> dict[str, Any]:
 
 
 def _text(row: dict[str, Any], scale: float) -> str:
-    from experiments.figures.words import three_digits
+    from sim.figures.words import three_digits
 
     if row["estimate"] != row["estimate"]:
         return "overloaded" if "overloaded" in str(row["method"]) else "n too small"

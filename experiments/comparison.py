@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.cell import COUNTS, LATENCIES, LEVELS, QUANTITIES, Cell, Load
+from experiments.cell import Cell, Load
 from experiments.options import Options
 from sim.results.intervals import Interval, Paired, paired, replicated
 from sim.results.percentiles import Floats
+from sim.results.runs import COUNTS, LATENCIES, LEVELS, QUANTITIES
 from sim.scenario import Machine, Scenario
 from sim.systems import System
 
@@ -220,12 +221,12 @@ def _difference_rows(a: Cell, b: Cell) -> Iterator[dict[str, Any]]:
             continue
         (whole_a, each_a), (whole_b, each_b) = a.percentiles_by_section[metric], b.percentiles_by_section[metric]
         pooled = float(whole_a[place]), float(whole_b[place])
-        yield {**head, **_paired_numbers(paired(each_a[:, place], each_b[:, place], pooled, a.recorded))}
+        yield {**head, **_paired_numbers(paired(each_a[:, place], each_b[:, place], pooled, a.within_one))}
     for name in PAIRED_QUANTITIES:
         if refusal:
             yield {"metric": name, "method": refusal}
             continue
-        both = paired(a.per_section(name), b.per_section(name), within_trace=a.recorded)
+        both = paired(a.per_section(name), b.per_section(name), within_trace=a.within_one)
         yield {"metric": name, **_paired_numbers(both)}
 
 

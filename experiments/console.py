@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments import words
-from experiments.cell import COUNTS, LEVELS, Cell, Load
+from experiments.cell import Cell, Load
 from experiments.claims import Claim, claims, signed
 from experiments.comparison import CACHED, Comparison
-from experiments.figures.words import three_digits
+from sim.figures.words import three_digits
 from sim.results.intervals import replicated
+from sim.results.runs import COUNTS, LEVELS
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -301,7 +301,7 @@ def notes(table: pd.DataFrame, scenario: Scenario) -> list[str]:
 
 def plot(table: pd.DataFrame) -> Figure:
     """Return what MAX_UTILIZATION does to throughput and to TPOT p99, over the load and over the memory."""
-    from experiments.figures.style import INK, MEDIUM, QUIET, RULE, new_figure, plain_axes, top_of_axes
+    from sim.figures.style import INK, MEDIUM, QUIET, RULE, new_figure, plain_axes, top_of_axes
 
     before, after = next(pairs(table, "case"))
     title = (

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from experiments.figures.words import capitalised, duration, listed, percent, readable
 from experiments.offenders import offenders
 from experiments.options import Options, as_table
 from experiments.sched_compare import NOTHING
@@ -15,6 +14,7 @@ from experiments.tail import METRICS, TAIL, Tail, run
 from experiments.words import BANDS
 from sim.engine.clock import seconds
 from sim.engine.replay import FINISHED
+from sim.figures.words import capitalised, duration, listed, percent, readable
 from sim.physics import calibration
 from sim.results.attribution import OWN, PARTS
 from sim.scenario import COMPARED

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.figures.words import duration, readable, three_digits
 from sim.engine.clock import seconds
 from sim.engine.replay import FINISHED, replay
+from sim.figures.words import duration, readable, three_digits
 from sim.results.blame import blame
 from sim.results.percentiles import Floats, Integers
 from sim.results.result import Result

@@ -16,10 +16,10 @@ import numpy as np
 from experiments import files, words
 from experiments.claims import claims, signed
 from experiments.comparison import CACHED, POLICIES, Comparison
-from experiments.figures.words import three_digits
 from experiments.options import Options, as_table
 from experiments.pictures import Picture, pictures
 from experiments.vllm_bench import bench
+from sim.figures.words import three_digits
 from sim.results.warmup import steady
 
 if TYPE_CHECKING:

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from experiments import figures
-from experiments.cell import LEVELS, Cell
+from experiments.cell import Cell
 from experiments.comparison import POLICIES, Comparison
-from sim.engine.clock import seconds
 from sim.results.percentiles import BEYOND, Floats, Integers
-from sim.results.result import Result
-from sim.results.warmup import window
+from sim.results.runs import LEVELS
+from sim.results.tokens import longest_pause
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -123,28 +122,6 @@ def _tail(comparison: Comparison) -> Picture:
         "Where the time of the slowest 1 % goes, by first and by last token, without cache; parts sum to the latency. "
         "`roofserve explain` follows a single request.",
     )
-
-
-def longest_pause(result: Result) -> tuple[float, float]:
-    """Return from when to when running requests waited longest for their next token, within the trimmed run [s]."""
-    log = result.iterations
-    rows = np.flatnonzero(log.decodes > 0)
-    begin, end = window(result.arrival_seconds)
-    if len(rows) < 2:
-        return begin, begin
-    stops, starts = seconds(log.end[rows[:-1]]), seconds(log.start[rows[1:]])
-    # Time in which the replica had nothing to do paused nobody.
-    pauses = np.where((stops >= begin) & (starts <= end), starts - stops - _idle_seconds(result, rows), -1.0)
-    longest = int(np.argmax(pauses))
-    return float(stops[longest]), float(starts[longest])
-
-
-def _idle_seconds(result: Result, rows: Integers) -> Floats:
-    """Return how long the replica did nothing between consecutive decoding rows [s]."""
-    log = result.iterations
-    worked = np.concatenate([[0], np.cumsum(log.duration)])
-    between = worked[rows[1:]] - worked[rows[:-1] + 1]
-    return seconds(log.start[rows[1:]] - log.end[rows[:-1]] - between)
 
 
 def _pooled(cell: Cell, metric: str) -> tuple[Floats, Integers | None]:

@@ -157,8 +157,8 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
 
 def plot(curves: pd.DataFrame, title: str) -> Figure:
     """Return the speed-up of decoding over 16 bits against the batch, on one chip."""
-    from experiments.figures.labels import Label, label_lines
-    from experiments.figures.style import INK, MEDIUM, QUIET, new_figure, plain_axes, top_of_axes
+    from sim.figures.labels import Label, label_lines
+    from sim.figures.style import INK, MEDIUM, QUIET, new_figure, plain_axes, top_of_axes
 
     figure = new_figure(title, f"{curves['chip'].iloc[0]}: decoding against 16 bits, contexts equal")
     axes = plain_axes(figure, 0.1, 0.13, 0.86, top_of_axes(figure) - 0.17)

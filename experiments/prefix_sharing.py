@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.cell import Cell, Load
 from experiments.options import Options, completed
 from experiments.sched_compare import capacity, scenario_of
 from experiments.table_experiment import Answer, Flag, deliver, records
@@ -17,6 +16,7 @@ from experiments.workload import Workload
 from sim.results.goodput import Objectives
 from sim.results.intervals import Interval, paired, replicated
 from sim.results.result import Result
+from sim.results.runs import Runs
 from sim.scenario import Machine, Scenario, simulate
 from workloads.trace import Trace
 
@@ -181,7 +181,7 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
 
 def plot(table: pd.DataFrame) -> Figure:
     """Return the GPU time saved over the share of the prompt tokens found, by memory, with the recorded trace."""
-    from experiments.figures.style import INK, MEDIUM, QUIET, SMALL, new_figure, plain_axes, top_of_axes
+    from sim.figures.style import INK, MEDIUM, QUIET, SMALL, new_figure, plain_axes, top_of_axes
 
     figure = new_figure(headline(table), "saturated, 95 % intervals; dotted: what is found would be saved in full")
     axes = plain_axes(figure, 0.1, 0.13, 0.78, top_of_axes(figure) - 0.17)
@@ -239,8 +239,8 @@ def _rows(service: Service, loads: Sequence[float]) -> Iterator[dict[str, Any]]:
         for cache in (False, True):
             results = tuple(service.serve(trace, cache) for trace in traces)
             objectives = Objectives(float(options.slo_ttft or 0), float(options.slo_tpot or 0))
-            cell = Cell(POLICY, Load(rate, load), results, False, objectives, int(options.tp or 1))
-            found = _numbers(cell.quantity("mean_ttft_seconds"))
+            runs = Runs(results, False, objectives, int(options.tp or 1))
+            found = _numbers(runs.quantity("mean_ttft_seconds"))
             yield {**head, "load": load, "cache": cache, "metric": "mean_ttft_seconds", **found}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from experiments.figures.words import three_digits
+from sim.figures.words import three_digits
 
 if TYPE_CHECKING:
     import pandas as pd

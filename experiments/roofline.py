@@ -79,7 +79,7 @@ def run(
     else:
         _show(tables)
     for name, frame in tables.items() if out else ():
-        from experiments.figures.style import save
+        from experiments.figures import save
 
         assert out is not None
         save(plot(frame), out / f"roofline-{name}")
@@ -134,7 +134,7 @@ def plot(frame: pd.DataFrame) -> Figure:
     """Return the roofline: what the chip could do at each intensity, and what each operator reaches."""
     import numpy as np
 
-    from experiments.figures.style import INK, MEDIUM, QUIET, RULE, SMALL, new_figure, plain_axes, top_of_axes
+    from sim.figures.style import INK, MEDIUM, QUIET, RULE, SMALL, new_figure, plain_axes, top_of_axes
 
     work = frame[(frame["flops"] > 0) & (frame["bytes"] > 0)]
     reached = work["flops"] / work["seconds"]
@@ -169,7 +169,7 @@ def plot(frame: pd.DataFrame) -> Figure:
 
 def waterfall(frame: pd.DataFrame) -> Figure:
     """Return where the time goes: one bar an operator, each beginning where the one before it ends."""
-    from experiments.figures.style import INK, MEDIUM, QUIET, SMALL, new_figure, plain_axes, top_of_axes
+    from sim.figures.style import INK, MEDIUM, QUIET, SMALL, new_figure, plain_axes, top_of_axes
 
     shown = frame[frame["share"] >= 0.002]
     largest = shown.sort_values("share").iloc[-1]
@@ -194,7 +194,7 @@ def _legend(axes: Axes, frame: pd.DataFrame, place: tuple[float, float]) -> None
     """Say which colour stands for which bound, at a place given in shares of the axes."""
     from matplotlib.lines import Line2D
 
-    from experiments.figures.style import SMALL
+    from sim.figures.style import SMALL
 
     shown = [name for name in BOUND_HUES if (frame["bound_by"] == name).any()]
     handles = [Line2D([], [], color=BOUND_HUES[name], marker="s", ls="", label=f"bound by {name}") for name in shown]

@@ -200,6 +200,6 @@ def _cells(
     runs = zip(*(_serve(by_name, trace) for trace in traces), strict=True)
     objectives = Objectives(float(options.slo_ttft or 0), float(options.slo_tpot or 0))
     return {
-        (arm, load.requests_per_second): Cell(arm, load, results, options.is_recorded, objectives, int(options.tp or 1))
+        (arm, load.requests_per_second): Cell(results, options.is_recorded, objectives, int(options.tp or 1), arm, load)
         for arm, results in zip(by_name, runs, strict=True)
     }

@@ -151,7 +151,7 @@ def heatmap(table: pd.DataFrame) -> Figure:
     """Return the figure of the whole table: where the fuller model agrees with the article."""
     from matplotlib.patches import Patch, Rectangle
 
-    from experiments.figures.style import INK, MEDIUM, SMALL, new_figure, plain_axes, top_of_axes
+    from sim.figures.style import INK, MEDIUM, SMALL, new_figure, plain_axes, top_of_axes
 
     figure = new_figure(headline(table), "cards for one instance: article -> ours; a single number is ours")
     axes = plain_axes(figure, 0.16, 0.1, 0.82, top_of_axes(figure) - 0.17)
@@ -186,7 +186,7 @@ def heatmap(table: pd.DataFrame) -> Figure:
 
 def bars(table: pd.DataFrame) -> Figure:
     """Return the figure of the ranked recommendations for one model."""
-    from experiments.figures.style import INK, MEDIUM, QUIET, SMALL, new_figure, plain_axes, top_of_axes
+    from sim.figures.style import INK, MEDIUM, QUIET, SMALL, new_figure, plain_axes, top_of_axes
 
     shown = table[table["room_sequences"].notna()].head(SHOWN_RANKS)
     figure = new_figure(headline(table), "time of each further token; cards and split beside the bar, best rank on top")

@@ -194,7 +194,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _text(value: Any) -> str:
-    from experiments.figures.words import three_digits
+    from sim.figures.words import three_digits
 
     if value is None or value != value:
         return "-"

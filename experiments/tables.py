@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments import words
-from experiments.cell import COUNTS, LATENCIES, LEVELS, Cell
+from experiments.cell import Cell
 from experiments.claims import NAMES, claims, signed
 from experiments.comparison import Comparison
-from experiments.figures.words import three_digits
+from sim.figures.words import three_digits
 from sim.results.intervals import replicated
+from sim.results.runs import COUNTS, LATENCIES, LEVELS
 
 if TYPE_CHECKING:
     import pandas as pd

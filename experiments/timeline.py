@@ -80,7 +80,7 @@ def timeline(
 
 def window(result: Result, start: float | None, seconds: float) -> tuple[float, float]:
     """Return from when to when to look [s]: around the longest pause of running replies unless told otherwise."""
-    from experiments.pictures import longest_pause
+    from sim.results.tokens import longest_pause
 
     if start is None:
         pause = longest_pause(result)

@@ -170,7 +170,7 @@ def slower_with_more(table: pd.DataFrame) -> tuple[list[tuple[str, str, str, int
 
 def plot(table: pd.DataFrame, model: str | None = None) -> Figure:
     """Return prompt and decoding time against TP over PCIe and over NVLink, with the share that the links take."""
-    from experiments.figures.style import new_figure, top_of_axes
+    from sim.figures.style import new_figure, top_of_axes
 
     chosen = model or str(table["model"].iloc[0])
     batch = int(sorted(set(table["batch"]))[-2]) if table["batch"].nunique() > 1 else 1
@@ -245,7 +245,7 @@ def _finding(rows: pd.DataFrame, batch: int) -> str:
 
 
 def _panel(figure: Figure, place: tuple[float, float], rows: pd.DataFrame, name: str) -> Axes:
-    from experiments.figures.style import MEDIUM, QUIET, SMALL, plain_axes, time_scale
+    from sim.figures.style import MEDIUM, QUIET, SMALL, plain_axes, time_scale
 
     left, height = place
     axes = plain_axes(figure, left, 0.12, 0.39, height)

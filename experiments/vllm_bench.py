@@ -37,7 +37,7 @@ def bench(cell: Cell, model_id: str, devices: str) -> dict[str, Any]:
         "devices": devices,
         "num_prompts": len(result.trace),
         "request_rate": cell.load.requests_per_second,
-        "burstiness": None if cell.recorded else 1.0,
+        "burstiness": None if cell.within_one else 1.0,
         "max_concurrency": None,
         "preempted_requests_left_out": len(served) - len(listed),
         **_totals(cell, result),

@@ -7,7 +7,7 @@ import math
 from experiments.cell import Cell
 from experiments.claims import RULE
 from experiments.comparison import Comparison
-from experiments.figures.words import three_digits
+from sim.figures.words import three_digits
 from sim.results import stability, warmup
 from sim.results.intervals import Interval
 from sim.systems import EVIDENCE

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.figures.replica_timeline import DECODE, FACES, HATCHES, KINDS, MIXED, PREFILL, iterations_between
-from experiments.figures.style import INK, QUIET, SMALL, Floats, new_figure, plain_axes, top_of_axes
-from experiments.figures.words import duration, percent, readable
+from sim.figures.replica_timeline import DECODE, FACES, HATCHES, KINDS, MIXED, PREFILL, iterations_between
+from sim.figures.style import INK, QUIET, SMALL, Floats, new_figure, plain_axes, top_of_axes
+from sim.figures.words import duration, percent, readable
 from sim.results.attribution import PARTS
 
 if TYPE_CHECKING:

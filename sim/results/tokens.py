@@ -12,6 +12,7 @@ from sim.engine.log import Iterations
 from sim.engine.replay import FINISHED
 from sim.results.percentiles import Floats, Integers
 from sim.results.result import Result
+from sim.results.warmup import window
 
 
 def has_token_times(result: Result) -> npt.NDArray[np.bool_]:
@@ -77,3 +78,25 @@ def inter_token_windows(result: Result, edges: Floats) -> list[tuple[Floats, Int
     edges : (windows + 1,) ascending [s].
     """
     return [result.inter_token_seconds(since, until) for since, until in pairwise(edges.tolist())]
+
+
+def longest_pause(result: Result) -> tuple[float, float]:
+    """Return from when to when running requests waited longest for their next token, within the trimmed run [s]."""
+    log = result.iterations
+    rows = np.flatnonzero(log.decodes > 0)
+    begin, end = window(result.arrival_seconds)
+    if len(rows) < 2:
+        return begin, begin
+    stops, starts = seconds(log.end[rows[:-1]]), seconds(log.start[rows[1:]])
+    # Time in which the replica had nothing to do paused nobody.
+    pauses = np.where((stops >= begin) & (starts <= end), starts - stops - _idle_seconds(result, rows), -1.0)
+    longest = int(np.argmax(pauses))
+    return float(stops[longest]), float(starts[longest])
+
+
+def _idle_seconds(result: Result, rows: Integers) -> Floats:
+    """Return how long the replica did nothing between consecutive decoding rows [s]."""
+    log = result.iterations
+    worked = np.concatenate([[0], np.cumsum(log.duration)])
+    between = worked[rows[1:]] - worked[rows[:-1] + 1]
+    return seconds(log.start[rows[1:]] - log.end[rows[:-1]] - between)

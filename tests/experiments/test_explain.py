@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from experiments import tail as tail_runs
 from experiments.explain import findings, headings, of_request, parts_of, told
 from experiments.figures.latency_parts import FILLS, tail_parts, waterfall
-from experiments.figures.words import duration, readable
 from experiments.offenders import offenders, without
 from experiments.options import Options
 from experiments.run import main
 from experiments.tail import Tail
 from sim.engine.clock import uniform_clock
 from sim.engine.replay import replay
+from sim.figures.words import duration, readable
 from sim.results.attribution import PARTS
 from sim.results.result import Result
 from sim.scheduling.batch import Limits

@@ -21,9 +21,9 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 from experiments import figures
-from experiments.figures.replica_timeline import DECODE, MIXED, PREFILL, passage
-from experiments.figures.style import SIZE_INCHES, arm_styles
-from experiments.figures.words import cache_finding, duration, policy_finding, three_digits
+from sim.figures.replica_timeline import DECODE, MIXED, PREFILL, passage
+from sim.figures.style import SIZE_INCHES, arm_styles
+from sim.figures.words import cache_finding, duration, policy_finding, three_digits
 from sim.results.percentiles import percentile, percentiles
 from sim.results.result import Result
 from sim.scenario import COMPARED, Machine, Scenario, simulate

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from experiments.figures.labels import Label, label_lines
-from experiments.figures.style import (
+from sim.figures.labels import Label, label_lines
+from sim.figures.style import (
     QUIET,
     RULE,
     SMALL,
@@ -21,7 +21,7 @@ from experiments.figures.style import (
     time_scale,
     top_of_axes,
 )
-from experiments.figures.words import (
+from sim.figures.words import (
     cache_finding,
     duration,
     percentile_name,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from experiments.figures.style import (
+from sim.engine.clock import seconds
+from sim.figures.style import (
     INK,
     QUIET,
     SMALL,
@@ -20,8 +21,7 @@ from experiments.figures.style import (
     plain_axes,
     top_of_axes,
 )
-from experiments.figures.words import duration, listed, readable, three_digits
-from sim.engine.clock import seconds
+from sim.figures.words import duration, listed, readable, three_digits
 from sim.results.result import Result
 
 if TYPE_CHECKING:
