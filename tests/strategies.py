@@ -60,6 +60,8 @@ class Server:
 def servers(draw: st.DrawFn, names: tuple[str, ...] = tuple(SCHEDULERS), caches: tuple[str, ...] = ()) -> Server:
     """Draw a server; the old caches go with the schedulers of their time."""
     scheduler, bounds = draw(machines(names))
+    if scheduler.pads or scheduler.to_end:
+        return Server(scheduler, bounds, "none", False)
     fits = [cache for cache in caches or CACHES if scheduler in [SCHEDULERS[n] for n in WITH_CACHE.get(cache, names)]]
     cache = draw(st.sampled_from(fits))
     return Server(scheduler, bounds, cache, cache not in WITH_CACHE and draw(st.booleans()))

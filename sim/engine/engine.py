@@ -197,7 +197,7 @@ class Engine:
             self.log.short[_JOINED] = ledger.cohort.count - before
             if decoding < len(finished) > 1:
                 finished.sort(key=attrgetter("serial"))
-        self._finished = finished
+        self._finished = ledger.keep(finished) if ledger.keeps_rows else finished
         self._planned = 0
 
     def _deliver(self, now: int) -> None:
@@ -273,8 +273,12 @@ class Engine:
             computed = sequence.computed
             ends = computed + chunk == sequence.prompt + sequence.generated
             self.log.chunks.extend((row, sequence.index, computed, chunk, ends))
+        new_tokens, pairs = ledger.new_tokens, ledger.pairs
+        if ledger.pads:
+            new_tokens, pairs = ledger.rectangle()
+            self._note_idle(new_tokens - ledger.new_tokens)
         self._first = self.clock.iteration(
-            ledger.samples, ledger.new_tokens, ledger.pairs, ledger.cached_context, ledger.decodes, ledger.context
+            ledger.samples, new_tokens, pairs, ledger.cached_context, ledger.decodes, ledger.context
         )
         self._growth = 0
         self._planned = 1
@@ -282,9 +286,12 @@ class Engine:
 
     def _start_decoding(self) -> None:
         ledger = self.ledger
-        count = ledger.decodes
+        count, context = ledger.decodes, ledger.context
+        if ledger.keeps_rows:
+            count, context = ledger.decoding_rows()
+            self._note_idle(count - ledger.decodes)
         slope = self.clock.context_ticks
-        self._first = self._decode_ticks[count] + slope * (ledger.context + count)
+        self._first = self._decode_ticks[count] + slope * (context + count)
         self._growth = slope * count
         if ledger.moved_blocks:
             self.log.moves.extend((self._row + 1, ledger.moved_blocks))
@@ -293,6 +300,10 @@ class Engine:
         self._planned = planned = ledger.quiet_iterations() if self._coast else 1
         self._interruptible = planned > 1 and not (ledger.refusal and ledger.order == Order.ARRIVAL)
         self._write_row()
+
+    def _note_idle(self, tokens: int) -> None:
+        if tokens:
+            self.log.idle.extend((self._row + 1, tokens))
 
     def _write_row(self) -> None:
         ledger = self.ledger

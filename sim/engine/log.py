@@ -40,7 +40,7 @@ class Log:
     of the queue waits, see `Refusal`).
     """
 
-    __slots__ = ("chunks", "gaps", "long", "moves", "pauses", "short")
+    __slots__ = ("chunks", "gaps", "idle", "long", "moves", "pauses", "short")
 
     def __init__(self) -> None:
         """Start empty."""
@@ -55,6 +55,9 @@ class Log:
         row, 2 if it decodes there for nothing."""
         self.moves = array("q")
         """Row and number of KV blocks, in turn, where blocks were moved from or to the memory of the host."""
+
+        self.idle = array("q")
+        """Row, and tokens that each of its iterations computes for nobody, in turn: padding, and finished replies."""
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -80,6 +83,7 @@ class Log:
         values["iterations"] = values["iterations"].astype(np.int64)
         values["gaps"] = np.frombuffer(self.gaps, dtype=np.int64).reshape(-1, 2)
         values["chunks"] = np.frombuffer(self.chunks, dtype=np.int32).reshape(-1, 5)
+        values["idle"] = np.frombuffer(self.idle, dtype=np.int64).reshape(-1, 2)
         values["pauses"] = np.frombuffer(self.pauses, dtype=np.int32).reshape(-1, 3)
         return Iterations(**values)
 
@@ -90,6 +94,7 @@ class Iterations:
 
     `gaps` has a row for each gap between tokens that spans a preemption or a pause: when it ended, and how long it was.
     `chunks`, (chunks, 5), and `pauses`, (pauses, 3), say which request the rows are about: see `Log`.
+    `idle`, (rows, 2), says which iterations compute tokens for nobody, and how many.
     """
 
     start: npt.NDArray[np.int64]
@@ -113,6 +118,7 @@ class Iterations:
     gaps: npt.NDArray[np.int64]
     chunks: npt.NDArray[np.int32]
     pauses: npt.NDArray[np.int32]
+    idle: npt.NDArray[np.int64]
 
     @property
     def duration(self) -> npt.NDArray[np.int64]:
@@ -124,6 +130,18 @@ class Iterations:
     def end(self) -> npt.NDArray[np.int64]:
         """End of each stretch [ticks]."""
         return self.start + self.duration
+
+    @property
+    def computed_tokens(self) -> int:
+        """Tokens computed for somebody: of prompts, and one for each decoding sequence and iteration."""
+        decodes = self.decodes * self.iterations - self.wasted
+        return int(self.new_tokens.sum() + decodes.sum())
+
+    @property
+    def idle_tokens(self) -> int:
+        """Tokens computed for nobody: padding, rows of replies that are complete, decodes planned too far ahead."""
+        row, tokens = self.idle.T
+        return int((tokens * self.iterations[row]).sum() + self.wasted.sum())
 
     def inter_token_gaps(self, since: int = 0, until: int | None = None) -> tuple[npt.NDArray[np.int64], ...]:
         """Return every gap between consecutive tokens of a reply, as values [ticks] and how often each occurs.

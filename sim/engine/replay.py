@@ -15,8 +15,8 @@ from sim.engine.content import ContentTree, content_tree
 from sim.engine.engine import ARRIVAL, Engine, Moment
 from sim.engine.log import Iterations
 from sim.scheduling.batch import Limits
-from sim.scheduling.caches import ledger_for
 from sim.scheduling.ledger import Ledger, Policy
+from sim.scheduling.ledgers import ledger_of
 from sim.scheduling.pinned_prefixes import PinnedPrefixes
 from sim.scheduling.prefix_cache import Run
 from sim.scheduling.schedulers import Scheduler
@@ -42,6 +42,7 @@ class Replay:
     iterations : the log.
     clock : what an iteration costs.
     evicted_blocks : cached blocks given up for others.
+    streams : whether clients see tokens one by one; if not, the first comes with the last.
     """
 
     arrival: npt.NDArray[np.int64]
@@ -54,6 +55,7 @@ class Replay:
     iterations: Iterations
     clock: IterationClock
     evicted_blocks: int
+    streams: bool = True
 
 
 def replay(
@@ -74,7 +76,14 @@ def replay(
         share, it is the first segment of the prompt.
     coast : False to step iteration by iteration.
     asynchronous : whether an iteration is planned while the one before runs; see `Engine`.
+
+    Raises
+    ------
+    ValueError
+        If cache or `asynchronous` do not go with the scheduler.
     """
+    if asynchronous and (scheduler.pads or scheduler.to_end):
+        raise ValueError(f"asynchronous is True; allowed for {scheduler.system}: False")
     server = _Replica(
         trace, limits, scheduler, clock, prefix_cache=prefix_cache, coast=coast, asynchronous=asynchronous
     )
@@ -134,9 +143,10 @@ class _Replica:
         self.trace = trace
         self.limits = limits
         self._most_tokens = (limits.blocks - limits.watermark_blocks) * limits.block_tokens
+        self._streams = scheduler.streams
         self._longest_prompt = limits.context if scheduler.cuts_prompts else limits.tokens
         self.env = Environment(initial_time=0)
-        self.ledger = ledger_for(limits, prefix_cache, late_release=scheduler.late_release)
+        self.ledger = ledger_of(limits, scheduler, prefix_cache)
         self.engine = Engine(
             self.env,
             self.ledger,
@@ -229,6 +239,8 @@ class _Replica:
         self.state[index] = outcome
         if outcome == FINISHED:
             self.finish[index] = now
+            if not self._streams:
+                self.first_token[index] = now
         if self._followers:
             for follower in self._followers.get(index, ()):
                 self._release(follower, now)
@@ -263,6 +275,7 @@ class _Replica:
             iterations=self.engine.log.columns(),
             clock=self.engine.clock,
             evicted_blocks=getattr(self.ledger.pool, "evicted", 0),
+            streams=self._streams,
         )
 
 

@@ -71,6 +71,9 @@ class Attribution:
 
     `host` is the fixed part of those iterations that count as own (`IterationClock.base`) and in no other part.
 
+    Where replies come all at once, the first token comes with the last one, and waiting for the end of the batch counts
+    as decoding.
+
     Attributes
     ----------
     ttft, end_to_end : (parts, requests) [ticks], in the order of `PARTS`; none is negative, the columns sum to time to
@@ -110,6 +113,9 @@ def attribute(limits: Limits, replay: Replay) -> Attribution:
     later = np.zeros_like(first)
     _add_decoding(later, rows, states)
     _add_preempted(first, later, rows, states)
+    if not replay.streams:
+        first += later  # nobody sees a token before the last one is out
+        later[:] = 0
     return Attribution(first, first + later)
 
 

@@ -27,7 +27,8 @@ Floats = npt.NDArray[np.float64]
 class Result:
     """One run of one replica.
 
-    Times of requests that were not served are NaN, and so is the time per output token of one-token replies.
+    Times of requests that were not served are NaN, and so is the time per output token of one-token replies, and of
+    those that come all at once.
     """
 
     trace: Trace
@@ -51,7 +52,10 @@ class Result:
 
     @cached_property
     def ttft_seconds(self) -> Floats:
-        """Time to first token: from arrival to the end of the iteration that computed the prompt (requests,) [s]."""
+        """Time to first token: from arrival to the end of the iteration that computed the prompt (requests,) [s].
+
+        Where replies are not streamed, to the end of the batch.
+        """
         served = self.replay.outcome == FINISHED
         return np.where(served, seconds(self.replay.first_token - self.replay.arrival), np.nan)
 
@@ -64,15 +68,18 @@ class Result:
     @cached_property
     def tpot_seconds(self) -> Floats:
         """Time per output token after the first: (end to end - TTFT) / (output tokens - 1) (requests,) [s]."""
-        further = np.where(self.trace.output_tokens > 1, self.trace.output_tokens - 1, np.nan)
+        several = (self.trace.output_tokens > 1) & self.replay.streams
+        further = np.where(several, self.trace.output_tokens - 1, np.nan)
         served = self.replay.outcome == FINISHED
         return np.where(served, seconds(self.replay.finish - self.replay.first_token) / further, np.nan)
 
     def inter_token_seconds(self, since: float = 0.0, until: float = np.inf) -> tuple[Floats, npt.NDArray[np.int64]]:
         """Return the gaps between consecutive tokens of a reply as (values [s], how often each occurs).
 
-        Only gaps that end in an iteration which starts between `since` and `until` [s].
+        Only gaps that end in an iteration which starts between `since` and `until` [s]; none if replies come at once.
         """
+        if not self.replay.streams:
+            return np.empty(0), np.empty(0, dtype=np.int64)
         last = int(ticks(until)) if np.isfinite(until) else None
         gaps, counts = self.iterations.inter_token_gaps(int(ticks(since)), last)
         return seconds(gaps), counts
@@ -108,6 +115,12 @@ class Result:
         """Time in iterations by the makespan."""
         busy = float(seconds(self.iterations.duration.sum()))
         return busy / self.makespan_seconds if self.makespan_seconds else 0.0
+
+    @property
+    def padding_share(self) -> float:
+        """Tokens computed for nobody (padding, replies that are complete) by all tokens computed."""
+        idle = self.iterations.idle_tokens
+        return idle / (idle + self.iterations.computed_tokens) if idle else 0.0
 
     @property
     def kv_occupancy(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from operator import attrgetter
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from sim.scheduling.batch import Limits, Order, Refusal
 from sim.scheduling.cohort import Cohort
@@ -47,6 +47,8 @@ class Ledger:
     guaranteed : blocks promised to running sequences and not yet taken.
     order : set by policies that do not serve in order of arrival; they keep `waiting` in their own order.
     spare_blocks : set by policies that want more blocks free than an iteration of decoding takes: at most this many.
+    pads : set where the prompts of an iteration are computed as a rectangle, each as long as the longest.
+    keeps_rows : whether decoding is charged for the rows of a batch: only in a `StaticLedger`.
     swapped, returning, moved_blocks : sequences whose blocks are in the memory of the host, those that come back with
         this iteration, and blocks that were moved since somebody set this to 0. Only `SwappingLedger` has any.
     """
@@ -74,6 +76,7 @@ class Ledger:
         "moved_blocks",
         "new_tokens",
         "order",
+        "pads",
         "pairs",
         "partial",
         "pool",
@@ -86,6 +89,8 @@ class Ledger:
         "swapped",
         "waiting",
     )
+
+    keeps_rows: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -122,6 +127,7 @@ class Ledger:
         self.moved_blocks = 0
         self.guaranteed = 0
         self.order = Order.ARRIVAL
+        self.pads = False
         self.spare_blocks = 0
         self._admissions = 0
         self._most_prompt_tokens = min(limits.tokens, limits.context)
@@ -237,6 +243,11 @@ class Ledger:
         self.cached_context += cached
         self.pairs += new * cached + new * (new + 1) // 2
         return True
+
+    def rectangle(self) -> tuple[int, int]:
+        """Return the tokens and the causal pairs of this iteration's prompts if each is as long as the longest."""
+        longest, rows = max(chunk for _, chunk in self.chunks), len(self.chunks)
+        return rows * longest, longest * self.cached_context + rows * (longest * (longest + 1) // 2)
 
     def extend(self, sequence: Sequence, chunk: int) -> bool:
         """Plan the next `chunk` tokens of a prompt that has been computed in part; False if blocks are missing."""
@@ -366,6 +377,14 @@ class Ledger:
         self.waiting.insert(place, sequence)
 
     # What the engine asks.
+
+    def decoding_rows(self) -> tuple[int, int]:
+        """Return for how many sequences decoding is charged, and the tokens they hold together before it."""
+        return self.decodes, self.context
+
+    def keep(self, finished: list[Sequence]) -> list[Sequence]:
+        """Take in sequences whose reply is complete, and return those who may go: all of them."""
+        return finished
 
     def quiet_iterations(self) -> int:
         """Return for how many decode iterations, this one included, no decision can change (arrivals aside)."""

@@ -29,12 +29,22 @@ class Scheduler:
     system : the system and version whose rules these are.
     cuts_prompts : whether a prompt may be longer than the tokens of one iteration.
     late_release : whether blocks of a finished request come back only with the next iteration.
+    pads : whether every prompt, and every context, is computed as if it were as long as the longest of its batch.
+    to_end : whether nobody leaves a batch before its last reply is complete: those that are done compute on for
+        nothing, keep their memory, and get their reply, all of it at once, when the batch ends.
     """
 
     policy: Policy
     system: str
     cuts_prompts: bool = False
     late_release: bool = False
+    pads: bool = False
+    to_end: bool = False
+
+    @property
+    def streams(self) -> bool:
+        """Whether clients see a token when it has been computed."""
+        return not self.to_end
 
 
 SCHEDULERS = {
@@ -50,7 +60,10 @@ SCHEDULERS = {
     "decode_first": Scheduler(decode_first, "Sarathi-Serve", cuts_prompts=True),
     "dynamic_splitfuse": Scheduler(dynamic_splitfuse, "DeepSpeed-MII", cuts_prompts=True, late_release=True),
     "orca": Scheduler(orca, "Orca"),
-    "static_batching": Scheduler(static_batching, "FasterTransformer"),
+    "static_batching": Scheduler(static_batching, "request-level batching, packed, as Sarathi-Serve reproduces it"),
+    "static_padded": Scheduler(static_batching, "request-level batching, padded, members leave", pads=True),
+    "static_to_end": Scheduler(static_batching, "TensorRT-LLM V1 batching with packed input", to_end=True),
+    "static_padded_to_end": Scheduler(static_batching, "FasterTransformer", pads=True, to_end=True),
     "shortest_prompt_first": Scheduler(shortest_prompt_first, "shortest job first", cuts_prompts=True),
     "priority": Scheduler(priority, "vLLM V1, --scheduling-policy priority", cuts_prompts=True),
     "longest_prefix_first": Scheduler(longest_prefix_first, "SGLang, lpm", cuts_prompts=True),

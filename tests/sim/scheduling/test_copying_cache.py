@@ -185,6 +185,8 @@ class Plain:
             return
         if hits:
             new = [self.length[r] - hits[r] for r in planned]
+            if self.bounds.paddings is not None:  # computed as a rectangle
+                new = [max(new)] * len(new)
             pairs = sum(n * hits[r] + n * (n + 1) // 2 for n, r in zip(new, planned, strict=True))
             self.now += self.clock.iteration(len(planned), sum(new), pairs, sum(hits.values()), 0, 0)
         else:

@@ -40,7 +40,7 @@ POLICIES = {
     "deepspeed-fastgen": "dynamic_splitfuse",
     "sarathi": "decode_first",
     "orca": "orca",
-    "fastertransformer": "static_batching",
+    "fastertransformer": "static_padded_to_end",
     "sglang": "prefill_first",
 }
 
