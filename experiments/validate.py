@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as encoder
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +14,7 @@ from cyclopts import Parameter
 from experiments.scoreboard import replays, servers, tables
 from experiments.scoreboard.coverage import Coverage
 from experiments.scoreboard.coverage import coverage as coverage_of
-from experiments.scoreboard.groups import Group
+from experiments.scoreboard.groups import Found, Group
 from experiments.scoreboard.score import READERS, Row, rows_of
 from experiments.scoreboard.summary import markdown as summary_of
 
@@ -50,7 +51,9 @@ def run(
         return 0
     rows = scoreboard(data)
     if json:
-        print(encoder.dumps([asdict(row) for row in rows]))
+        print(encoder.dumps([asdict(row) for row in rows], allow_nan=False))
+        for reason, count in _reasons(rows).items():
+            print(f"not scored: {count:,} rows: {reason}", file=sys.stderr)
     elif markdown:
         print(summary_of(rows))
     else:
@@ -61,25 +64,26 @@ def run(
 def scoreboard(data: Path) -> list[Row]:
     """Return a row for each table, chip, kind of measurement and level of evidence, unflattering ones included.
 
-    Nothing is fitted here. Calibrated rows come from the constants that ship with the project: where they were fitted
-    to rows of the same shape, from the fold that left this shape out.
+    What is unknown or cannot be read is in it too, as rows of the level ``"skipped"``. Nothing is fitted here.
+    Calibrated rows come from the constants that ship with the project: where they were fitted to rows of the same
+    shape, from the fold that left this shape out.
 
     Raises
     ------
     ValueError
-        The folder has no table, or one that cannot be read.
+        The folder has no table.
     """
     runs = servers.read(data)
-    frames = tables.read(data, required=not runs)
-    rows = [row for name, reader in READERS.items() if name in frames for row in rows_of(reader(frames[name]))]
-    return rows + replays.rows_of(runs)
+    frames, odd = tables.read_what_can_be(data, required=not runs)
+    found: list[Found] = [[*odd], *(reader(frames[name]) for name, reader in READERS.items() if name in frames)]
+    return [row for part in found for row in rows_of(part)] + replays.rows_of(runs)
 
 
 def covered(data: Path, samples: int = 200, seed: int = 1) -> list[Coverage]:
     """Return how often measured rows lie in the band that the other chips alone would have given."""
     import numpy as np
 
-    frames = tables.read(data)
+    frames, _ = tables.read_what_can_be(data, required=True)
     found = (group for name, reader in READERS.items() if name in frames for group in reader(frames[name]))
     groups = [group for group in found if isinstance(group, Group)]
     return coverage_of(groups, samples, np.random.default_rng(seed))

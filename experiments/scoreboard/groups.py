@@ -92,7 +92,7 @@ def by(
     build : (chip, rows) -> groups; a ValueError in it says why the rows cannot be scored.
     """
     found: Found = []
-    for values, rows in frame.groupby(["hw", *keys], observed=True, sort=True):
+    for values, rows in frame.groupby(["hw", *keys], observed=True, sort=True, dropna=False):
         name, *rest = (str(value) for value in values)
         try:
             found += build(load_hardware(name.rstrip("?")), rows)

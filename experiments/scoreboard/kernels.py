@@ -101,6 +101,8 @@ def _attention(chip: HardwareProfile, rows: pd.DataFrame) -> Found:
     kv_bytes = {"bfloat16": 2.0, "float16": 2.0, "fp8": 1.0, "int8": 1.0}.get(str(first.kv_dtype))
     if kv_bytes is None:
         raise ValueError(f"KV format {first.kv_dtype!r} is unknown; known are bfloat16, float16, fp8, int8")
+    if first.phase not in ("prefill", "decode"):
+        raise ValueError(f"phase {first.phase!r} is unknown; known are prefill, decode")
     decodes = first.phase == "decode"
     constant = f"{first.phase}_attention" + ("_8bit" if kv_bytes < STREAM_BYTES else "")
     peak, bandwidth = chip.peak(sixteen_bit_unit(chip)), chip.memory.bandwidth_bytes_per_second
@@ -112,7 +114,7 @@ def _attention(chip: HardwareProfile, rows: pd.DataFrame) -> Found:
 
     def prefill_seconds(constants: Efficiency) -> Floats:
         new = floats(rows, "q_len")[0]
-        cached = length - new
+        cached = np.maximum(length - new, 0.0)
         flops = 4.0 * batch * (new * cached + new * (new + 1) / 2) * heads * width
         own_bytes = batch * new * width * (2 * heads * STREAM_BYTES + 2 * kv_heads * kv_bytes)
         rate, decode = getattr(constants, constant), getattr(constants, constant.replace("prefill", "decode"))

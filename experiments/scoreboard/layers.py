@@ -113,6 +113,9 @@ def _iteration(chip: HardwareProfile, rows: pd.DataFrame) -> Found:
     model = load_model(str(first["model"]))
     precision = precision_of(str(first["dtype"]))
     batch, length, context, ms = floats(rows, "batch", "q_len", "ctx", "ms")
+    context = np.maximum(context, length)
+    if first["phase"] not in ("prefill", "decode"):
+        raise ValueError(f"phase {first['phase']!r} is unknown; known are prefill, decode")
     if first["phase"] == "decode":
         totals = Totals(batch, batch, decode_sequences=batch, decode_kv_tokens=batch * context)
     else:

@@ -91,7 +91,8 @@ def _pool(run: Recorded, machine: Machine, level: _Level) -> Row:
 def _latencies(run: Recorded, level: _Level, pool: str, machine: Machine) -> Iterator[Row]:
     result = simulate(run.scenario, machine)
     measured = {"TTFT": run.ttft_seconds, "TPOT": run.tpot_seconds, "end to end": run.end_to_end_seconds}
-    simulated = (since_queued_seconds(result), result.tpot_seconds, result.end_to_end_seconds)
+    first_token = since_queued_seconds(result) if run.ttft_is_since_queued else result.ttft_seconds
+    simulated = (first_token, result.tpot_seconds, result.end_to_end_seconds)
     note = f"{run.name}, {level.name}, {pool}: {', '.join(_circumstances(run, machine, result))}"
     for (quantity, truth), times in zip(measured.items(), simulated, strict=True):
         known = np.isfinite(truth) & np.isfinite(times)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,17 +62,26 @@ class Row:
 
 def rows_of(found: Found) -> list[Row]:
     """Score groups, in their order, at every level there is; see `Row`."""
-    rows = []
+    rows: list[Row] = []
     for group in found:
         if isinstance(group, Skipped):
             rows.append(Row(group.table, group.hardware, group.model, "skipped", group.rows, note=group.reason))
             continue
-        rows.append(_row(group, "datasheet", group.seconds(datasheet()), None))
-        rows.append(_row(group, "generic", group.seconds(generic()), group.goals[0]))
-        calibrated = held_out_seconds(group)
-        if calibrated is not None:
-            rows.append(_row(group, "calibrated", calibrated, group.goals[1]))
+        try:
+            rows += _levels(group)
+        except ValueError as error:  # what the cost model refuses: a model that cannot be cut, a unit that is missing
+            n = len(group.measured_seconds)
+            rows.append(Row(group.table, group.hardware, group.model, "skipped", n, note=str(error)))
     return rows
+
+
+def _levels(group: Group) -> list[Row]:
+    rows = [
+        _row(group, "datasheet", group.seconds(datasheet()), None),
+        _row(group, "generic", group.seconds(generic()), group.goals[0]),
+    ]
+    calibrated = held_out_seconds(group)
+    return rows if calibrated is None else [*rows, _row(group, "calibrated", calibrated, group.goals[1])]
 
 
 def held_out_seconds(group: Group) -> Floats | None:
@@ -81,12 +91,17 @@ def held_out_seconds(group: Group) -> Floats | None:
     """
     path = calibration.find(group.chip.name, group.stack) or calibration.find(group.chip.name)
     sums = group.table in ("iteration", "attention_mixed")
-    if path is None or (not sums and group.constant not in calibration.calibrated(path)):
+    if path is None or (not sums and group.constant not in _names(path)):
         return None
-    whole, *parts = calibration.read(path)
+    whole, *parts = _constants(path)
     if group.folds is None:
         return group.seconds(whole)
     return folded_seconds(group, parts)
+
+
+# What ships does not change while a command runs, and every group asks for it.
+_constants = cache(calibration.read)
+_names = cache(calibration.calibrated)
 
 
 def folded_seconds(group: Group, parts: list[Efficiency]) -> Floats:

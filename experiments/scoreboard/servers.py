@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.scoreboard.groups import Floats, Skipped
-from experiments.scoreboard.tables import check, path_of, read_columns
-from hardware_profiles import HardwareProfile
+from experiments.scoreboard.tables import path_of, read_columns
+from hardware_profiles import HardwareProfile, available
 from hardware_profiles import load as load_hardware
+from sim.engine.clock import LAST_SECOND
 from sim.physics.mixed_attention import ONE_KERNEL_CHIPS
 from sim.scenario import Scenario
 from sim.scheduling.policies.chunked_prefill import chunked_prefill
@@ -26,13 +27,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TABLE, RUNS = "e2e_requests", "e2e_runs.json"
-COLUMNS = (
-    *("run", "req", "arrival_s", "in_tok", "out_tok", "prefix_hit_ideal", "prefix_parent_req"),
-    *("queued_s", "sched_s", "ttft_from_queued_ms", "tpot_ms", "e2e_ms"),
-)
+COLUMNS = ("run", "req", "arrival_s", "in_tok", "out_tok", "tpot_ms", "e2e_ms")
+FROM_QUEUE, FROM_ARRIVAL = "ttft_from_queued_ms", "ttft_ms"
+"""The time to first token as the engine counts it, or else as its client does."""
+OPTIONAL = (FROM_QUEUE, FROM_ARRIVAL, "prefix_hit_ideal", "prefix_parent_req", "queued_s", "sched_s")
 ENGINE, CACHE, UTILISATION = "meta.engine_kwargs", "resolved_subset.cache_config", "gpu_memory_utilization"
 FORMATS = {"bfloat16": "w16a16", "float16": "w16a16", "half": "w16a16", "auto": "w16a16"}
 QUANTISED = {"fp8": "fp8", "awq": "w4a16", "gptq": "w4a16", "awq_marlin": "w4a16"}
+LARGEST = 2**31
 CACHES = {"auto": "", "bfloat16": "", "float16": "", "fp8": "-kv8", "fp8_e4m3": "-kv8", "fp8_e5m2": "-kv8"}
 
 
@@ -45,7 +47,8 @@ class Recorded:
     name, hardware : as the table writes them.
     scenario : the recorded arrivals, lengths and shared prefixes under the recorded limits; its blocks are predicted.
     blocks : KV blocks of the server, one of which it never uses; None where they were not recorded.
-    ttft_seconds : from the moment the engine took the request from its queue to the first token (requests,) [s].
+    ttft_seconds : time to first token (requests,) [s]; nan, here and below, where nothing was recorded.
+    ttft_is_since_queued : counted from the moment the engine took the request from its queue, not from its arrival.
     tpot_seconds : nan for replies of one token (requests,) [s].
     end_to_end_seconds : from arrival to the last token (requests,) [s].
     is_overloaded : whether most of the median time to first token was waiting for a seat or for memory.
@@ -56,44 +59,61 @@ class Recorded:
     scenario: Scenario
     blocks: int | None
     ttft_seconds: Floats
+    ttft_is_since_queued: bool
     tpot_seconds: Floats
     end_to_end_seconds: Floats
     is_overloaded: bool
 
 
 def read(folder: Path) -> list[Recorded | Skipped]:
-    """Return the runs that a folder holds; what cannot be replayed is reported, not fatal.
-
-    Raises
-    ------
-    ValueError
-        A file cannot be read, lacks a column, or has a value that cannot be.
-    """
+    """Return the runs that a folder holds; what cannot be read or replayed is reported, not fatal."""
     path = path_of(folder, TABLE)
     if path is None:
         missing = f"{TABLE}.csv is missing beside {RUNS}"
         return [Skipped(TABLE, "", "", 0, missing)] if (folder / RUNS).is_file() else []
-    table = read_columns(path, TABLE, COLUMNS)
-    _check(table, path)
-    records = _records(folder / RUNS)
-    found: list[Recorded | Skipped] = []
+    try:
+        table, odd = _sorted_out(read_columns(path, TABLE, COLUMNS), path)
+        records = _records(folder / RUNS)
+    except ValueError as error:
+        return [Skipped(TABLE, "", "", 0, str(error))]
+    found: list[Recorded | Skipped] = [*odd]
     for name, rows in table.groupby(table["run"].astype(str), sort=True):
         record = records.get(str(name))
         try:
-            if record is None:
+            if not isinstance(record, Mapping):
                 raise ValueError(f"{RUNS} says nothing about the run {name}")
-            found.append(_recorded(str(name), rows, record, path))
-        except (ValueError, TypeError) as error:
-            found.append(Skipped(TABLE, _label(record or {}), str(name), len(rows), str(error)))
+            found.append(_recorded(str(name), rows, record))
+        except (ValueError, TypeError, AttributeError) as error:
+            label = _label(record) if isinstance(record, Mapping) else "?"
+            found.append(Skipped(TABLE, label, str(name), len(rows), str(error)))
     return found
 
 
-def _check(table: pd.DataFrame, path: Path) -> None:
-    for column in ("in_tok", "out_tok", "ttft_from_queued_ms", "e2e_ms"):
-        check(table, path, column, "above 0")
-    for column in ("arrival_s", "queued_s", "sched_s"):
-        check(table, path, column, "0 and more", or_low=True)
-    check(table[table["out_tok"] > 1].reset_index(drop=True), path, "tpot_ms", "above 0 where out_tok is above 1")
+def _sorted_out(table: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, list[Skipped]]:
+    """Return the requests that can be replayed, numbers as numbers, and what is wrong with the others."""
+    import pandas as pd
+
+    if FROM_QUEUE not in table and FROM_ARRIVAL not in table:
+        raise ValueError(f"{path}: columns {FROM_QUEUE} and {FROM_ARRIVAL} are missing; allowed: one of them, or both")
+    table = table.reset_index(drop=True)
+    for name in (*COLUMNS[1:], *OPTIONAL):
+        given = table[name] if name in table else pd.Series(np.nan, index=table.index)
+        table[name] = pd.to_numeric(given, errors="coerce").replace([np.inf, -np.inf], np.nan)
+    limits = {
+        "req": (-np.inf, LARGEST),
+        "arrival_s": (0, LAST_SECOND - 1),
+        "in_tok": (1, LARGEST),
+        "out_tok": (1, LARGEST),
+    }
+    good = np.ones(len(table), dtype=bool)
+    skipped = []
+    for name, (low, high) in limits.items():
+        odd = good & ~table[name].between(low, high).to_numpy()
+        if odd.any():
+            reason = f"{path}, row {int(odd.argmax()) + 1}: {name} is not a number from {low:g} to {high:g}"
+            skipped.append(Skipped(TABLE, "", name, int(odd.sum()), reason))
+        good &= ~odd
+    return table[good], skipped
 
 
 def _records(path: Path) -> Mapping[str, Any]:
@@ -108,38 +128,39 @@ def _records(path: Path) -> Mapping[str, Any]:
     return records
 
 
-def _recorded(name: str, rows: pd.DataFrame, record: Mapping[str, Any], path: Path) -> Recorded:
+def _recorded(name: str, rows: pd.DataFrame, record: Mapping[str, Any]) -> Recorded:
     _require_modelled(record)
     rows = rows.sort_values(["arrival_s", "req"], kind="stable")
-    ttft = rows["ttft_from_queued_ms"].to_numpy(dtype=np.float64) / 1e3
-    waited = (rows["sched_s"] - rows["queued_s"]).to_numpy(dtype=np.float64)
+    since_queued = bool(rows[FROM_QUEUE].notna().any())
+    ttft, tpot, end_to_end = (
+        rows[column].where(rows[column] > 0).to_numpy(dtype=np.float64) / 1e3
+        for column in (FROM_QUEUE if since_queued else FROM_ARRIVAL, "tpot_ms", "e2e_ms")
+    )
+    waited = (rows["sched_s"] - rows["queued_s"]).median()  # nan, and so not overloaded, where it was not recorded
     blocks = _first(record, None, "meta.kv_cache.num_gpu_blocks", "resolved_subset.cache_config.num_gpu_blocks")
     return Recorded(
         name,
         _label(record),
-        _scenario(record, _trace(name, rows, path)),
+        _scenario(record, _trace(name, rows)),
         None if blocks is None else int(blocks),
         ttft,
-        np.where(rows["out_tok"] > 1, rows["tpot_ms"].to_numpy(dtype=np.float64) / 1e3, np.nan),
-        rows["e2e_ms"].to_numpy(dtype=np.float64) / 1e3,
-        bool(np.median(waited) > 0.5 * np.median(ttft)),
+        since_queued,
+        np.where(rows["out_tok"] > 1, tpot, np.nan),
+        end_to_end,
+        bool(waited > 0.5 * np.nanmedian(ttft)) if np.isfinite(ttft).any() else False,
     )
 
 
-def _trace(name: str, rows: pd.DataFrame, path: Path) -> Trace:
+def _trace(name: str, rows: pd.DataFrame) -> Trace:
+    """Return what was asked; text shared with a request that is not in the table, or came later, is nobody's."""
     prompt, output = (rows[column].to_numpy(dtype=np.int64) for column in ("in_tok", "out_tok"))
     place = {int(request): i for i, request in enumerate(rows["req"])}
     contents: list[list[tuple[int, int, int]]] = []
     parents = rows["prefix_parent_req"].fillna(-1).to_numpy(dtype=np.int64).tolist()
-    hits = rows["prefix_hit_ideal"].fillna(0).to_numpy(dtype=np.int64).tolist()
-    for i, (parent, hit) in enumerate(zip(parents, hits, strict=True)):
-        if parent < 0:
-            contents.append([])
-            continue
-        if place.get(parent, i) >= i or not 0 <= hit <= prompt[i]:
-            at = f"{path}: request {rows['req'].iloc[i]} of {name} shares {hit} tokens with request {parent}"
-            raise ValueError(f"{at}; allowed: at most its prompt, with one that arrived before it, or -1")
-        contents.append(_head(place[parent], contents[place[parent]], hit))
+    hits = rows["prefix_hit_ideal"].fillna(0).to_numpy(dtype=np.int64)
+    for i, (parent, hit) in enumerate(zip(parents, np.clip(hits, 0, prompt).tolist(), strict=True)):
+        at = place.get(parent, i) if parent >= 0 else i
+        contents.append(_head(at, contents[at], hit) if at < i and hit else [])
     arrival = rows["arrival_s"].to_numpy(dtype=np.float64)
     return Trace(arrival, prompt, output, output, segments=Segments.from_lists(contents), name=name)
 
@@ -193,13 +214,36 @@ def _scenario(record: Mapping[str, Any], trace: Trace) -> Scenario:
 
 def _chip(record: Mapping[str, Any]) -> HardwareProfile:
     """Return the chip, with the memory that the server saw if it says so."""
-    chip = load_hardware(_label(record))
+    chip = _named(_label(record))
     visible = _first(record, None, "meta.hardware.device_total_memory_bytes")
     return replace(chip, memory=replace(chip.memory, cuda_visible_bytes=float(visible))) if visible else chip
 
 
+def _named(name: str) -> HardwareProfile:
+    """Return a chip by its name here, or by the name its driver gives it, which is our title without the capacity."""
+    try:
+        return load_hardware(name)
+    except ValueError:
+        titles = {load_hardware(chip).title: chip for chip in available()}
+        close = [chip for title, chip in titles.items() if title.casefold().startswith(f"{name.casefold()} ")]
+        if len(close) != 1:
+            raise
+        return load_hardware(close[0])
+
+
 def _label(record: Mapping[str, Any]) -> str:
-    return str(_first(record, "?", "cluster.nodes.0.instances.0.hardware", "meta.hardware.device_name"))
+    """Return the name of the chip: the recorded one that is known, or else the first."""
+    paths = ("cluster.nodes.0.instances.0.hardware", "meta.hardware.device_name")
+    names = [str(name) for path in paths if (name := _first(record, None, path)) is not None]
+    return next((name for name in names if _is_known(name)), names[0] if names else "?")
+
+
+def _is_known(name: str) -> bool:
+    try:
+        _named(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _precision(record: Mapping[str, Any]) -> str:
@@ -226,7 +270,9 @@ def _require_modelled(record: Mapping[str, Any]) -> None:
         missing.append(f"scheduling policy {policy}")
     nodes = _first(record, [], "cluster.nodes")
     instances = [instance for node in nodes for instance in node.get("instances", [])]
-    if len(instances) > 1 or any(instance.get("pd_type") for instance in instances):
+    if any(instance.get("pd_type") for instance in instances):
+        missing.append("prefill and decode on instances of their own")
+    if len(instances) > int(sizes["DP"]):
         missing.append(f"{len(instances)} instances in a cluster")
     if missing:
         raise ValueError(f"replays of {' with '.join(missing)} are not modelled; modelled is one replica with TP")

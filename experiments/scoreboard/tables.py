@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from experiments.scoreboard.groups import Skipped
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -31,26 +33,89 @@ COLUMNS = {
 }
 """Columns of every table, times in us or ms as named; others are ignored."""
 
+LABELS = frozenset(
+    {
+        *("hw", "backend", "dtype", "kernel", "phase", "kv_dtype", "attn_dtype"),
+        *("model", "dist", "op", "src"),
+    }
+)
+"""Columns of words; all others hold numbers."""
 
-def read(folder: Path, *, required: bool = True) -> dict[str, pd.DataFrame]:
+MAY_BE_ZERO = {
+    "attention_mixed": ("prefill_chunk", "kv_prefill", "n_decode", "kv_decode"),
+    "layer_ops": ("n", "k"),
+    "comm": ("bytes",),
+    "iteration": ("ctx",),
+}
+"""Numbers that may be 0; all others are above it."""
+
+
+def read(folder: Path) -> dict[str, pd.DataFrame]:
     """Return the tables that a folder holds, as ``<name>.parquet`` or ``<name>.csv``.
 
     Raises
     ------
     ValueError
-        There is none though one is required, or one lacks a column, is no table, or has times that are not above zero.
+        There is none, or one lacks a column, is no table, or has a number that cannot be.
     """
-    paths = {name: path_of(folder, name) for name in COLUMNS}
-    if required and not any(paths.values()):
-        raise ValueError(f"{folder}: none of {', '.join(COLUMNS)} is here, as .parquet or .csv")
-    return {name: read_table(path, name) for name, path in paths.items() if path}
+    return {name: read_table(path, name) for name, path in _paths(folder, required=True).items()}
 
 
 def read_table(path: Path, name: str) -> pd.DataFrame:
     """Return one table; see `read`."""
-    table = read_columns(path, name, COLUMNS[name])
-    check(table, path, COLUMNS[name][-1], "a time above 0")
+    table, odd = _sorted_out(read_columns(path, name, COLUMNS[name]), path, name)
+    if odd:
+        raise ValueError(odd[0].reason)
     return table
+
+
+def read_what_can_be(folder: Path, *, required: bool) -> tuple[dict[str, pd.DataFrame], list[Skipped]]:
+    """Return the tables that a folder holds without what cannot be read of them, and what that is.
+
+    Raises
+    ------
+    ValueError
+        There is no table though one is required.
+    """
+    frames: dict[str, pd.DataFrame] = {}
+    skipped: list[Skipped] = []
+    for name, path in _paths(folder, required=required).items():
+        try:
+            frames[name], odd = _sorted_out(read_columns(path, name, COLUMNS[name]), path, name)
+        except ValueError as error:
+            odd = [Skipped(name, "", "", 0, str(error))]
+        skipped += odd
+    return frames, skipped
+
+
+def _paths(folder: Path, *, required: bool) -> dict[str, Path]:
+    paths = {name: path for name in COLUMNS if (path := path_of(folder, name))}
+    if required and not paths:
+        raise ValueError(f"{folder}: none of {', '.join(COLUMNS)} is here, as .parquet or .csv")
+    return paths
+
+
+def _sorted_out(table: pd.DataFrame, path: Path, name: str) -> tuple[pd.DataFrame, list[Skipped]]:
+    """Return the rows whose numbers can be, as numbers, and what is wrong with the others."""
+    import pandas as pd
+
+    table, skipped = table.reset_index(drop=True), []
+    place = np.arange(len(table))
+    for column in COLUMNS[name]:
+        if column in LABELS:
+            table[column] = table[column].astype(object).where(table[column].notna(), "").astype(str)
+            continue
+        zero = column in MAY_BE_ZERO.get(name, ())
+        values = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=np.float64)
+        good = np.isfinite(values) & ((values >= 0) if zero else (values > 0)) & (values < 2.0**53)
+        if not good.all():
+            first = int((~good).argmax())
+            allowed = "numbers from 0" if zero else "numbers above 0"
+            reason = f"{path}, row {place[first] + 1}: {column} is {table[column].iloc[first]}; allowed: {allowed}"
+            skipped.append(Skipped(name, "", column, int((~good).sum()), reason))
+        table, place, values = table[good].reset_index(drop=True), place[good], values[good]
+        table[column] = values if (values % 1).any() else values.astype(np.int64)
+    return table, skipped
 
 
 def read_columns(path: Path, name: str, columns: Sequence[str]) -> pd.DataFrame:
@@ -65,19 +130,6 @@ def read_columns(path: Path, name: str, columns: Sequence[str]) -> pd.DataFrame:
     if missing := [column for column in columns if column not in table.columns]:
         raise ValueError(f"{path}: column {', '.join(missing)} is missing; {name} has {', '.join(columns)}")
     return table
-
-
-def check(
-    table: pd.DataFrame, path: Path, column: str, allowed: str, low: float = 0.0, *, or_low: bool = False
-) -> None:
-    """Raise ValueError, naming the row, where a column is no number above `low` (or `low` itself, with `or_low`)."""
-    import pandas as pd
-
-    values = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=float)
-    good = np.isfinite(values) & ((values >= low) if or_low else (values > low))
-    if not good.all():
-        line = int((~good).argmax())
-        raise ValueError(f"{path}, row {line + 1}: {column} is {table[column].iloc[line]}; allowed: {allowed}")
 
 
 def name_of(path: Path) -> str:

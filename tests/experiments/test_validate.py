@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from experiments.scoreboard.groups import Group, folds
 from experiments.scoreboard.score import READERS, Row, rows_of
@@ -216,3 +220,33 @@ def test_the_band_without_a_chip_covers_most_of_its_products(shared: Path) -> No
 
 def test_every_table_of_the_schema_has_a_reader() -> None:
     assert set(READERS) == set(COLUMNS)
+
+
+@cache
+def measured(shared: Path) -> dict[str, pd.DataFrame]:
+    return read(shared / "measured")
+
+
+ODD = st.sampled_from(["", "Quantum-9", 0, -1, 1.5, 3, 1e300, np.inf, np.nan, None])
+"""What a cell may hold that no measurement does."""
+
+
+@settings(max_examples=10)
+@given(st.data())
+def test_every_row_is_scored_or_reported_whatever_stands_in_it(shared: Path, data: st.DataObject) -> None:
+    tables = {name: frame.sample(12, random_state=1).astype(object) for name, frame in measured(shared).items()}
+    for name in data.draw(st.sets(st.sampled_from(sorted(tables)), max_size=3), label="missing"):
+        del tables[name]
+    for name, frame in tables.items():
+        for _ in range(data.draw(st.integers(0, 3), label="odd cells")):
+            column = data.draw(st.sampled_from(COLUMNS[name]), label=name)
+            frame.iloc[data.draw(st.integers(0, 11)), frame.columns.get_loc(column)] = data.draw(ODD)
+    with TemporaryDirectory() as folder:
+        for name, frame in tables.items():
+            frame.to_csv(Path(folder, f"{name}.csv"), index=False)
+        rows = scoreboard(Path(folder))
+    counted = [row for row in rows if row.level in ("generic", "skipped")]
+    assert {name: 12 for name in tables} == {
+        name: sum(row.n for row in counted if row.table == name) for name in tables
+    }
+    assert all(np.isfinite(row.median_abs_pct or 0.0) for row in rows)

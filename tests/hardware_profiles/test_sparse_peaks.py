@@ -15,7 +15,7 @@ from hardware_profiles.plausibility import sparse_looking
 
 CHIPS = Path(hardware_profiles.__file__).with_name("chips")
 # GeForce boards run FP32 accumulation at half rate, so that their dense INT8 is four times FP16.
-DECLARED_DENSE = {"rtx-4090", "rtx-5090"}
+DECLARED_DENSE = {"rtx-3090", "rtx-4090", "rtx-5090"}
 
 
 def raw(name: str, **peaks: float) -> dict[str, Any]:
