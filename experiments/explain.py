@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from experiments.offenders import offenders
+from experiments.offenders import Offenders, offenders
 from experiments.options import Options, as_table
 from experiments.sched_compare import NOTHING
 from experiments.tail import METRICS, TAIL, Tail, run
 from experiments.words import BANDS
 from sim.engine.clock import seconds
 from sim.engine.replay import FINISHED
+from sim.engine.spending import SPENT_ON
 from sim.figures.words import capitalised, duration, listed, percent, readable
 from sim.physics import calibration
 from sim.results.attribution import OWN, PARTS
@@ -113,14 +115,16 @@ def answer(tail: Tail, request: int | None = None, reruns: int = 0) -> Any:
         tables={
             "tail": tail.table,
             "request": of_request(tail, chosen),
+            "own_work": tail.own_table,
             "offenders": pd.concat([found.table for found in accused], ignore_index=True),
         },
         shown=[
             ("The slowest, mean time by part", _shares(tail.table)),
+            ("Own work of the slowest by last token, mean time by what device and host spend it on", _spent(tail)),
             (f"Request {chosen}", of_request(tail, chosen)),
         ],
         notes=[*sentences, *(found.sentence for found in accused), *NOTES],
-        draw=lambda: pictures(tail, chosen),
+        draw=lambda: [*pictures(tail, chosen), accusation(accused)],
     )
 
 
@@ -205,6 +209,31 @@ def _shares(table: pd.DataFrame) -> pd.DataFrame:
         cells = zip(rows.seconds, rows.share, strict=True)
         shown[f"{metric} {readable(str(policy))}"] = [f"{duration(s)} ({percent(x)})" if s else "-" for s, x in cells]
     return shown[(shown.drop(columns="part") != "-").any(axis=1)].reset_index(drop=True)
+
+
+def _spent(tail: Tail) -> pd.DataFrame:
+    """Return the table of own work for people: a row a resource, a column a policy."""
+    import pandas as pd
+
+    shown = pd.DataFrame({"spent on": list(SPENT_ON.values())})
+    for policy, rows in tail.own_table.groupby("policy", sort=False):
+        cells = zip(rows.seconds, rows.share, strict=True)
+        shown[readable(str(policy))] = [f"{duration(s)} ({percent(x)})" if s else "-" for s, x in cells]
+    return shown
+
+
+def accusation(accused: Sequence[Offenders]) -> Picture:
+    """Draw what offenders are charged for, and what the victims gain without them."""
+    from experiments.figures.offender_charges import offender_charges
+    from experiments.pictures import Picture
+
+    said = " ".join(found.sentence for found in accused)
+    return Picture(
+        "offenders",
+        offender_charges(accused),
+        f"A panel for each policy: bars of what requests are charged for, dots of what their absence gains. {said}",
+        "Bars are charges by the stated rule, dots what the victims gain in a rerun without that request.",
+    )
 
 
 def pictures(tail: Tail, request: int) -> list[Picture]:

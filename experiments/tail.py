@@ -9,12 +9,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from experiments.options import Options, completed
 from experiments.sched_compare import capacity, scenario_of
 from experiments.workload import Workload
 from sim.engine.clock import seconds
 from sim.engine.replay import FINISHED
+from sim.engine.spending import SPENT_ON
 from sim.results.attribution import OWN, PARTS, Attribution
 from sim.results.percentiles import Floats, Integers
 from sim.results.result import Result
@@ -74,17 +76,39 @@ class Tail:
                 ]
         return pd.DataFrame(rows)
 
+    @cached_property
+    def own_table(self) -> pd.DataFrame:
+        """A row for each policy and resource: what own work of the slowest by last token is spent on, mean [s]."""
+        import pandas as pd
+
+        rows = []
+        for policy in self.results:
+            counted = self._counted(policy)
+            parts = np.concatenate([found.end_to_end[:, kept] for found, kept in counted], axis=1)
+            spent = np.concatenate([found.spent[:, kept] for found, kept in counted], axis=1)
+            means = seconds(spent[:, _slowest(parts)]).mean(axis=1)
+            rows += [
+                {"policy": policy, "resource": name, "seconds": float(mean), "share": float(mean / means.sum())}
+                for name, mean in zip(SPENT_ON, means, strict=True)
+            ]
+        return pd.DataFrame(rows)
+
+    def _counted(self, policy: str) -> list[tuple[Attribution, npt.NDArray[np.bool_]]]:
+        """Return each run with the requests that count in it."""
+        return [
+            (found, steady(result.arrival_seconds) & (result.replay.outcome == FINISHED))
+            for result, found in zip(self.results[policy], self.attributions[policy], strict=True)
+        ]
+
     def _parts(self, policy: str, metric: str) -> tuple[Floats, Floats]:
         """Return the parts of the slowest requests and of all that count, both (parts, requests) [s]."""
-        columns = []
-        for result, found in zip(self.results[policy], self.attributions[policy], strict=True):
-            counted = steady(result.arrival_seconds) & (result.replay.outcome == FINISHED)
-            columns.append((found.ttft if metric == "TTFT" else found.end_to_end)[:, counted])
-        parts: Integers = np.concatenate(columns, axis=1)
+        parts: Integers = np.concatenate(
+            [(found.ttft if metric == "TTFT" else found.end_to_end)[:, kept] for found, kept in self._counted(policy)],
+            axis=1,
+        )
         if not parts.shape[1]:
             raise ValueError(f"policy {policy}: no request was served; allowed: a model and --context that fit them")
-        slowest = np.argsort(-parts.sum(axis=0), kind="stable")[: math.ceil(TAIL * parts.shape[1])]
-        return seconds(parts[:, slowest]), seconds(parts)
+        return seconds(parts[:, _slowest(parts)]), seconds(parts)
 
     def slowest(self, policy: str) -> int:
         """Return the request of the first run whose end-to-end time exceeds its own work by most."""
@@ -92,6 +116,11 @@ class Tail:
         own = sum((found.part(name) for name in OWN), np.zeros_like(found.part(OWN[0])))
         lost = np.where(steady(self.results[policy][0].arrival_seconds), found.end_to_end.sum(axis=0) - own, -1)
         return int(np.argmax(lost))
+
+
+def _slowest(parts: Integers) -> Integers:
+    """Return the columns with the largest sums, the slowest first."""
+    return np.argsort(-parts.sum(axis=0), kind="stable")[: math.ceil(TAIL * parts.shape[1])]
 
 
 def run(options: Options, policies: Sequence[str] = COMPARED) -> Tail:

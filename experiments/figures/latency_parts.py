@@ -32,13 +32,14 @@ FILLS = {
     "prefill_stall": ("#7a3366", ""),
     "held": ("#7a3366", "////"),
     "preemption": ("#1b1f24", ""),
+    "communication": ("#009E73", ""),
     "host": ("#c3cad2", ""),
 }
-"""Fill and hatch of each part: oranges wait in the queue, purples are others' work in between, blues are its own."""
+"""Fill and hatch of each part: oranges wait in the queue, purples are others' work, blues and green its own."""
 
 _LABELLED = 0.05  # share of the longest bar from which a part has its share written into it
 _ROOMY = 3  # policies up to which a bar is high enough for that
-_DARK = ("own_prefill", "prefill_stall", "held", "preemption", "kv_blocks")
+_DARK = ("own_prefill", "prefill_stall", "held", "preemption", "kv_blocks", "communication")
 
 
 def tail_parts(table: pd.DataFrame, title: str, subtitle: str) -> Figure:

@@ -62,6 +62,7 @@ class IterationClock:
         an iteration that has both; None where they are a plain sum.
     host_block_ticks : [ticks] per KV block moved from or to the memory of the host; only requests with several replies
         are swapped.
+    model : what is tabulated, for those who ask what the ticks are spent on; None for a clock made by hand.
     """
 
     base: int
@@ -73,6 +74,7 @@ class IterationClock:
     tile_tokens: int = 0
     mixed_ticks: Callable[[int, int, int, int, int], int] | None = None
     host_block_ticks: int = 0
+    model: IterationModel | None = None
 
     def iteration(self, samples: int, new_tokens: int, pairs: int, cached: int, decodes: int, context: int) -> int:
         """Return the ticks of an iteration of chunks of prompts (or none) and `decodes` decoding sequences (or none).
@@ -110,6 +112,7 @@ def roofline_clock(model: IterationModel, most_tokens: int, most_samples: int) -
         prompt_ticks=prompt_ticks,
         tile_tokens=model.efficiency.decode_tile_tokens,
         mixed_ticks=_mixed_ticks(model),
+        model=model,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -113,8 +114,8 @@ def time_scale(axes: Axes, which: Literal["x", "y"], low: float, high: float) ->
 
 
 def _fit(text: Any, width: float) -> None:
-    """Break a text into lines no wider than a share of the figure."""
-    words, lines = text.get_text().split(), [""]
+    """Break a text into lines no wider than a share of the figure, though not in front of a percent sign."""
+    words, lines = re.split(r"\s+(?!%)", text.get_text()), [""]
     limit = width * text.figure.bbox.width
     for word in words:
         longer = f"{lines[-1]} {word}".strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from sim.engine.clock import IterationClock, seconds
 from sim.engine.log import Iterations
 from sim.engine.replay import FINISHED, Replay
+from sim.engine.spending import HOST, LINK, SPENT_ON, Spending, apportioned
 from sim.results.percentiles import Integers
 from sim.scheduling.batch import Limits, Refusal
 
@@ -32,17 +34,18 @@ PARTS = {
     "prefill_stall": "stalls by prompts of others",
     "held": "pauses for want of tokens or KV blocks",
     "preemption": "preemption and recomputation",
+    "communication": "communication between devices",
     "host": "host work",
 }
 """The parts of a latency, in words; see `Attribution`."""
 
-OWN = ("front_end", "own_prefill", "own_decode", "host")
+OWN = ("front_end", "own_prefill", "own_decode", "communication", "host")
 """The parts that a request would also have if it were alone."""
 
 _PART = {name: place for place, name in enumerate(PARTS)}
 _SEATS, _TOKENS, _BLOCKS, _POLICY = (_PART[name] for name in ("seats", "token_budget", "kv_blocks", "policy"))
 _WAITS = range(_POLICY + 1)
-_DECODING = tuple(_PART[name] for name in ("own_decode", "prefill_stall", "held", "host"))
+_DECODING = tuple(_PART[name] for name in ("own_decode", "prefill_stall", "held", "communication", "host"))
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,9 @@ class Attribution:
 
     *Preempted*. All time from a preemption until everything lost is computed anew, and a token is out, is `preemption`.
 
-    `host` is the fixed part of those iterations that count as own (`IterationClock.base`) and in no other part.
+    What is its own splits further by what device and host do (`SPENT_ON`): a launch takes what it takes, all else of an
+    operator's time belongs to the resource that it waits for. Links are the part `communication`, the host is `host`:
+    the fixed part of an iteration, and whatever an engine takes beyond the device. The rest is own prefill and decode.
 
     Where replies come all at once, the first token comes with the last one, and waiting for the end of the batch counts
     as decoding.
@@ -78,10 +83,13 @@ class Attribution:
     ----------
     ttft, end_to_end : (parts, requests) [ticks], in the order of `PARTS`; none is negative, the columns sum to time to
         first token and time to last token; zeros where a request was not served.
+    spent : (len(SPENT_ON), requests) [ticks], own work up to the last token by resource: the columns sum to
+        `own_prefill`, `own_decode`, `communication` and `host`.
     """
 
     ttft: Integers
     end_to_end: Integers
+    spent: Integers
 
     def part(self, name: str) -> Integers:
         """Return one part of the end-to-end times, (requests,) [ticks]."""
@@ -94,6 +102,7 @@ class Attribution:
         return pd.DataFrame(
             {f"ttft_{name}_seconds": seconds(self.ttft[place]) for name, place in _PART.items()}
             | {f"end_to_end_{name}_seconds": seconds(self.end_to_end[place]) for name, place in _PART.items()}
+            | {f"own_{name}_seconds": seconds(spent) for name, spent in zip(SPENT_ON, self.spent, strict=True)}
         )
 
 
@@ -102,21 +111,21 @@ def attribute(limits: Limits, replay: Replay) -> Attribution:
 
     Everything follows from the log: cumulative sums over its rows, looked up where states begin and end.
     """
-    first = np.zeros((len(PARTS), len(replay.arrival)), dtype=np.int64)
+    first, later = np.zeros((2, len(PARTS), len(replay.arrival)), dtype=np.int64)
+    spent = np.zeros((len(SPENT_ON), len(replay.arrival)), dtype=np.int64)
     if not (replay.outcome == FINISHED).any():
-        return Attribution(first, first.copy())
+        return Attribution(first, later, spent)
     rows = Rows(replay.iterations, limits, replay.clock)
     states = States(replay)
     first[_PART["front_end"], states.requests] = states.queued - replay.arrival[states.requests]
     _add_queue(first, rows, states)
-    _add_prefill(first, rows, states)
-    later = np.zeros_like(first)
-    _add_decoding(later, rows, states)
+    _add_prefill(first, spent, rows, states)
+    _add_decoding(later, spent, rows, states)
     _add_preempted(first, later, rows, states)
     if not replay.streams:
         first += later  # nobody sees a token before the last one is out
         later[:] = 0
-    return Attribution(first, first + later)
+    return Attribution(first, first + later, spent)
 
 
 class Rows:
@@ -124,7 +133,7 @@ class Rows:
 
     def __init__(self, log: Iterations, limits: Limits, clock: IterationClock) -> None:
         """Read it, under the limits and the clock of the run."""
-        self.log, self.clock = log, clock
+        self.log, self.clock, self.spending = log, clock, Spending(clock)
         self.start, self.duration, self.end = log.start, log.duration, log.end
         # Idle before a row; nobody who waits or decodes should ever meet any.
         self.gap = np.concatenate([[0], log.start[1:] - self.end[:-1]])
@@ -138,19 +147,29 @@ class Rows:
         return cumulated(spent)
 
     @cached_property
-    def decoding(self) -> Integers:
-        """What each row is to a sequence that has its first token (len(_DECODING), rows) [ticks]."""
+    def own_decoding(self) -> Integers:
+        """What each row spends on decoding, up to what the same decodes would take alone (SPENT_ON, rows) [ticks]."""
         log = self.log
-        decodes = log.decodes > 0
-        host = np.where(decodes, self.clock.base * log.iterations, 0)
-        own = np.where(decodes, self.duration, 0)
-        mixed = np.flatnonzero(decodes & (log.prompts > 0))
-        cost = [
+        own = np.where(log.decodes > 0, self.duration, 0)
+        mixed = np.flatnonzero((log.decodes > 0) & (log.prompts > 0))
+        own[mixed] = [
             self.clock.iteration(0, 0, 0, 0, count, context)
             for count, context in zip(log.decodes[mixed].tolist(), log.context[mixed].tolist(), strict=True)
         ]
-        own[mixed] = np.minimum(own[mixed], cost)
-        return np.stack([own - host, self.duration - own, np.zeros_like(own), host])
+        rows = np.flatnonzero(log.decodes > 0)
+        spent = np.zeros((len(SPENT_ON), len(own)), dtype=np.int64)
+        spent[:, rows] = self.spending.decoding(log.iterations[rows], log.decodes[rows], own[rows])
+        short = mixed[own[mixed] > self.duration[mixed]]  # one kernel for both may be faster than one for each
+        spent[:, short] = apportioned(self.duration[short], spent[:, short])
+        return spent
+
+    @cached_property
+    def decoding(self) -> Integers:
+        """What each row is to a sequence that has its first token (len(_DECODING), rows) [ticks]."""
+        spent = self.own_decoding
+        own = spent.sum(axis=0)
+        link, host = spent[LINK], spent[HOST]
+        return np.stack([own - link - host, self.duration - own, np.zeros_like(own), link, host])
 
     def alone(self, cached: Integers, tokens: Integers, ends: Integers) -> Integers:
         """Return what iterations of a single piece of a prompt each would take [ticks]."""
@@ -267,30 +286,40 @@ def _add_queue(parts: Integers, rows: Rows, states: States) -> None:
     parts[rows.cause[here], request] += rows.end[here] - inside - flight
 
 
-def _add_prefill(parts: Integers, rows: Rows, states: States) -> None:
+def _add_prefill(parts: Integers, spent: Integers, rows: Rows, states: States) -> None:
     request, admitted = states.requests, states.admitted
     for part in _WAITS:
         parts[part, request] += rows.waited[part, states.computed] - rows.waited[part, admitted]
     parts[_POLICY, request] -= rows.gap[admitted]
-    row, request, cached, tokens, ends = states.chunks.astype(np.int64).T
-    duration = rows.duration[row]
+    row, request, cached, tokens, ends = states.chunks.T
+    duration, base = rows.duration[row], rows.clock.base
     own = np.minimum(duration, rows.alone(cached, tokens, ends))
+    split = rows.spending.prompts(cached, tokens, ends, own - base)
+    split[HOST] += base
+    _add(spent, request, split)
     np.add.at(parts, (rows.cause[row], request), -duration)
-    np.add.at(parts[_PART["own_prefill"]], request, own - rows.clock.base)
-    np.add.at(parts[_PART["host"]], request, rows.clock.base)
+    np.add.at(parts[_PART["own_prefill"]], request, own - split[LINK] - split[HOST])
+    np.add.at(parts[_PART["communication"]], request, split[LINK])
+    np.add.at(parts[_PART["host"]], request, split[HOST])
     np.add.at(parts[_PART["shared_prefill"]], request, duration - own)
 
 
-def _add_decoding(parts: Integers, rows: Rows, states: States) -> None:
+def _add_decoding(parts: Integers, spent: Integers, rows: Rows, states: States) -> None:
     request, begin, end = states.decoding.T
     row, paused = states.held.T
-    for part, spent in zip(_DECODING, rows.decoding, strict=True):
-        total = cumulated(spent)
-        np.add.at(parts[part], request, total[end] - total[begin])
-        np.add.at(parts[part], paused, -spent[row])
+    for targets, values in (([parts[part] for part in _DECODING], rows.decoding), (spent, rows.own_decoding)):
+        total = cumulated(values)
+        _add(targets, request, total[:, end] - total[:, begin])
+        _add(targets, paused, -values[:, row])
     idle = cumulated(rows.gap)
     np.add.at(parts[_PART["held"]], request, idle[end] - idle[begin])
     np.add.at(parts[_PART["held"]], paused, rows.duration[row])
+
+
+def _add(parts: Iterable[Integers], request: Integers, values: Integers) -> None:
+    """Add values (parts, entries) to the columns of their requests."""
+    for part, value in zip(parts, values, strict=True):
+        np.add.at(part, request, value)
 
 
 def _add_preempted(first: Integers, later: Integers, rows: Rows, states: States) -> None:

@@ -93,7 +93,8 @@ def _shares(rows: Rows, states: States, requests: int) -> tuple[Any, Any]:
     shape = len(rows.start), requests
     prompts: Entries = [(row, request, weight)]
     # Decodes share what they take together; the smallest weight keeps a row from having none.
-    each = np.maximum(rows.decoding[0] // np.maximum(rows.log.decodes, 1), 1) * (rows.log.decodes > 0)
+    device = rows.own_decoding.sum(axis=0) - rows.clock.base * rows.log.iterations
+    each = np.maximum(device // np.maximum(rows.log.decodes, 1), 1) * (rows.log.decodes > 0)
     owner, at = _spread(states.decoding[:, 1], states.decoding[:, 2])
     held_row, held = states.held.T
     wasted_row, wasted = states.wasted.T

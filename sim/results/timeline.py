@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from sim.engine.clock import TICKS_PER_SECOND
 from sim.engine.replay import FINISHED
+from sim.engine.spending import SPENT_ON, Spending
 from sim.results.attribution import States
 from sim.results.percentiles import Integers
 from sim.results.result import Result
@@ -31,8 +32,9 @@ MOST_ITERATIONS, MOST_REQUESTS = 50_000, 5_000
 def chrome_events(result: Result, name: str, process: int, begin: int, end: int) -> list[Event]:
     """Return what a run did between two moments, in order of time.
 
-    Iterations are bars (`X`) with what was in their batch, requests are asynchronous (`b`, `e`) with their states
-    nested in them, preemptions are instants (`i`), KV blocks, queue and running sequences are counters (`C`).
+    Iterations are bars (`X`) with what was in their batch and the resource that took most of their time, requests are
+    asynchronous (`b`, `e`) with their states nested in them, preemptions are instants (`i`), KV blocks, queue and
+    running sequences are counters (`C`).
     What crosses an edge of the window is cut there.
 
     Parameters
@@ -104,12 +106,15 @@ def _bars(result: Result, process: int, rows: Integers, begin: int, end: int) ->
         "decode_context_tokens": log.context[row] + index * log.decodes[row],
         "first_tokens": log.samples[row],
         "refused_for": log.refusal[row],
+        "bound_by": Spending(result.replay.clock).rows(log).argmax(axis=0)[row],
     }
+    resources = list(SPENT_ON)
     names = list(columns)
     cells = zip(*(column.tolist() for column in columns.values()), strict=True)
     for ts, until, values in zip(_microseconds(start), _microseconds(stop), cells, strict=True):
         batch = dict(zip(names, values, strict=True))
         batch["refused_for"] = Refusal(batch["refused_for"]).name.lower()
+        batch["bound_by"] = resources[batch["bound_by"]]
         kind = "decode" if not batch["prompts"] else "mixed" if batch["decoding"] else "prefill"
         bar = {"ph": "X", "name": kind, "cat": "iteration", "pid": process, "tid": ITERATIONS, "ts": ts}
         yield bar | {"dur": round(until - ts, 3), "args": batch}

@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments import tail as tail_runs
-from experiments.explain import findings, headings, of_request, parts_of, told
+from experiments.explain import accusation, findings, headings, of_request, parts_of, told
 from experiments.figures.latency_parts import FILLS, tail_parts, waterfall
 from experiments.offenders import offenders, without
 from experiments.options import Options
@@ -21,7 +22,7 @@ from experiments.tail import Tail
 from sim.engine.clock import uniform_clock
 from sim.engine.replay import replay
 from sim.figures.words import duration, readable
-from sim.results.attribution import PARTS
+from sim.results.attribution import OWN, PARTS
 from sim.results.result import Result
 from sim.scheduling.batch import Limits
 from sim.scheduling.schedulers import SCHEDULERS
@@ -72,8 +73,27 @@ def test_one_request_is_told_with_its_own_work_and_what_it_lost(tail: Tail) -> N
     assert sum(parts.values()) == pytest.approx(result.end_to_end_seconds[request], rel=1e-12)
     story = told(tail, request, "prefill_first")
     assert f"Request {request} " in story
-    assert duration(parts["own_prefill"] + parts["own_decode"] + parts["host"]) in story
+    assert duration(sum(parts[name] for name in OWN)) in story
     assert of_request(tail, request)["prefill_first [s]"].sum() == pytest.approx(sum(parts.values()))
+
+
+def test_own_work_of_the_tail_is_what_its_parts_say(tail: Tail) -> None:
+    own = tail.table[(tail.table.metric == "E2E") & tail.table.part.isin(set(OWN) - {"front_end"})]
+    pd.testing.assert_series_equal(
+        tail.own_table.groupby("policy").seconds.sum(), own.groupby("policy").seconds.sum(), rtol=1e-12
+    )
+    assert tail.own_table.groupby("policy").share.sum().to_numpy() == pytest.approx(1)
+
+
+def test_offenders_are_drawn_with_their_charges_and_gains(tail: Tail) -> None:
+    accused = [offenders(runs[0], policy, 0.05, 4) for policy, runs in tail.results.items()]
+    drawn = accusation(accused)
+    assert accused[0].sentence in drawn.alt
+    for axes, found in zip(drawn.figure.axes, accused, strict=True):
+        widths = [bar.get_width() for bar in axes.patches]
+        assert widths == sorted(widths, reverse=True)
+        assert set(widths) >= set(found.charged_seconds[found.removed])
+        assert sorted(axes.lines[0].get_xdata()) == sorted(found.gained_seconds)
 
 
 def test_figures_draw_every_part_as_long_as_it_is(tail: Tail) -> None:

@@ -7,10 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from sim.engine.clock import IterationClock, uniform_clock
+from sim.engine.clock import IterationClock, seconds, uniform_clock
 from sim.engine.replay import FINISHED, replay
+from sim.engine.spending import SPENT_ON
+from sim.physics.breakdown import breakdown
+from sim.physics.iteration import EAGER_HOST_SECONDS, Totals
 from sim.results.attribution import OWN, PARTS, Attribution, attribute
 from sim.scenario import Scenario, simulate
 from sim.scheduling.batch import Limits
@@ -55,6 +59,49 @@ def test_coasting_changes_no_part(trace, server, clock):
     coasted, stepped = (attribute(server.bounds, server.serve(trace, clock, coast=coast)) for coast in (True, False))
     np.testing.assert_array_equal(coasted.ttft, stepped.ttft)
     np.testing.assert_array_equal(coasted.end_to_end, stepped.end_to_end)
+
+
+@pytest.fixture(scope="module")
+def roofline() -> dict[str, IterationClock]:
+    """Return clocks of real machines: two cards over PCIe, one kernel for mixed batches, and a host that is slow."""
+    pair = Scenario(made((0, 1, 1))).machine.clock
+    single = Scenario(
+        made((0, 1, 1)), "rtx-4090", "llama-3.1-8b", tensor=1, context=4096, one_attention_kernel=True
+    ).machine.clock
+    slow = Scenario(made((0, 1, 1)), least_iteration_seconds=EAGER_HOST_SECONDS).machine.clock
+    return {"pair": pair, "single": single, "slow": slow}
+
+
+@given(**runs, kind=st.sampled_from(["pair", "single", "slow", "hand"]))
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+def test_own_work_splits_exactly_by_what_it_is_spent_on(roofline, trace, server, clock, kind):
+    pace = roofline.get(kind, clock)
+    coasted, stepped = (attribute(server.bounds, server.serve(trace, pace, coast=coast)) for coast in (True, False))
+    np.testing.assert_array_equal(coasted.spent, stepped.spent)
+    assert (coasted.spent >= 0).all()
+    own = sum(coasted.part(name) for name in OWN if name != "front_end")
+    np.testing.assert_array_equal(coasted.spent.sum(axis=0), own)
+    for name, part in (("link", "communication"), ("host", "host")):
+        np.testing.assert_array_equal(coasted.spent[list(SPENT_ON).index(name)], coasted.part(part))
+    assert (coasted.part("communication").any() and kind != "hand") == (kind in ("pair", "slow") and own.any())
+
+
+def test_a_lone_request_spends_what_the_roofline_says():
+    # One prompt and one decode, priced apart by the operators of an iteration.
+    scenario = Scenario(made((0, 300, 2)))
+    model = scenario.machine.model
+    spent = dict(zip(SPENT_ON, seconds(simulate(scenario).attribution().spent[:, 0]).tolist(), strict=True))
+    parts = breakdown(model, Totals(300, 1, prefill_tokens=300, prefill_pairs=45150))
+    parts += breakdown(model, Totals(1, 1, decode_sequences=1, decode_kv_tokens=301))
+    expected = dict.fromkeys(SPENT_ON, 0.0)
+    for part in parts:
+        if part.other:
+            expected[part.other] += part.seconds
+            continue
+        expected["launch"] += part.launch_seconds
+        scarcer = "compute" if part.compute_seconds > part.memory_seconds else "memory"
+        expected[scarcer] += part.seconds - part.launch_seconds
+    assert spent == pytest.approx(expected, rel=1e-6)
 
 
 @given(trace=traces(most=1), server=servers(), clock=clocks())
@@ -118,7 +165,7 @@ def test_a_request_that_arrives_during_another_prompt_waits_behind_it():
 def test_the_reason_why_the_queue_was_refused_is_what_a_request_waited_for(limits, part, ticks):
     first, second = parts_of(made((0, 20, 4), (0, 20, 4)), limits, "prefill_first")
     assert second[part] == ticks
-    assert set(second) - {part, "prefill_stall"} == set(OWN) - {"front_end"}
+    assert set(second) - {part, "prefill_stall"} == set(OWN) - {"front_end", "communication"}
     assert part not in first
 
 
@@ -159,7 +206,8 @@ def test_columns_of_the_table_are_seconds():
     table = found.table()
     assert table.end_to_end_host_seconds[0] == 5000 / 2**40
     assert table.ttft_host_seconds[0] == 1000 / 2**40
-    assert len(table.columns) == 2 * len(PARTS)
+    assert len(table.columns) == 2 * len(PARTS) + len(SPENT_ON)
+    assert table.own_host_seconds[0] == table.end_to_end_host_seconds[0]
 
 
 @pytest.fixture(scope="module")

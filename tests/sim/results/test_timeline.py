@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from sim.engine.clock import TICKS_PER_SECOND, uniform_clock
 from sim.engine.replay import FINISHED, replay
+from sim.engine.spending import Spending
 from sim.results import timeline
 from sim.results.result import Result
 from sim.results.timeline import chrome_events
+from sim.scenario import Scenario, simulate
 from sim.scheduling.batch import Limits
 from sim.scheduling.schedulers import SCHEDULERS
 from tests.chrome_format import check_format
@@ -58,6 +60,24 @@ def test_a_whole_run_shows_every_iteration_request_and_preemption(trace, server,
     assert kinds["X"] == log.iterations.sum()
     assert kinds["b"] == kinds["e"] >= 2 * served.sum()
     assert kinds["i"] >= result.replay.preemptions[served].sum()
+
+
+def test_iterations_say_what_bounds_them():
+    many = Trace(np.zeros(64), np.full(64, 2000), np.full(64, 20), np.full(64, 20))
+    result = simulate(Scenario(many, policy="inflight_batching"))
+    events = chrome_events(result, "replica", 0, 0, int(result.iterations.end[-1]))
+    bars = [event for event in events if event["ph"] == "X"]
+    bounds = {kind: {bar["args"]["bound_by"] for bar in bars if bar["name"] == kind} for kind in ("prefill", "decode")}
+    # Four prompts of 2,000 tokens at once are enough work for every weight that is read; 64 decodes are not.
+    assert bounds == {"prefill": {"compute"}, "decode": {"memory"}}
+
+
+@given(trace=traces(), server=servers(), clock=clocks())
+def test_every_stretch_is_spent_to_the_tick(trace, server, clock):
+    log = server.serve(trace, clock).iterations
+    split = Spending(clock).rows(log)
+    np.testing.assert_array_equal(split.sum(axis=0), log.duration)
+    assert (split >= 0).all()
 
 
 def test_states_of_a_request_stand_in_its_order_in_microseconds():
