@@ -28,11 +28,23 @@ def offender_charges(accused: Sequence[Offenders]) -> Figure:
     width = (0.98 - left - gap * (len(accused) - 1)) / len(accused)
     styles = arm_styles([found.policy for found in accused])
     for place, found in enumerate(accused):
-        axes = plain_axes(figure, left + place * (width + gap), 0.12, width, top - 0.12)
+        axes = plain_axes(figure, left + place * (width + gap), 0.17, width, top - 0.17)
         _panel(axes, found, styles[found.policy].hue)
         axes.set_title(readable(found.policy), size=SMALL + 1, loc="left", weight="bold", color=INK, pad=3)
         axes.set_xlabel("time of all victims together [s]", size=SMALL, labelpad=1)
+    _legend(figure)
     return figure
+
+
+def _legend(figure: Figure) -> None:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    entries = [Patch(color=QUIET, alpha=0.45), Line2D([], [], marker="o", ls="", color=INK, ms=4)]
+    figure.legend(
+        entries, ["what the request is charged for", "what the victims gain in a rerun without it"], loc="lower center",
+        bbox_to_anchor=(0.5, 0.0), ncols=2, frameon=False, fontsize=SMALL, handlelength=1.4,
+    )  # fmt: skip
 
 
 def _headings(accused: Sequence[Offenders]) -> tuple[str, str]:
@@ -49,16 +61,12 @@ def _panel(axes: Axes, found: Offenders, hue: str) -> None:
     shown = list(dict.fromkeys([*found.removed.tolist(), *ranked.tolist()]))[:SHOWN]
     shown.sort(key=lambda request: -found.charged_seconds[request])
     rows = range(len(shown))
-    axes.barh(rows, found.charged_seconds[shown], height=0.6, color=hue, alpha=0.45, label="charged")
+    axes.barh(rows, found.charged_seconds[shown], height=0.6, color=hue, alpha=0.45)
     gains = dict(zip(found.removed.tolist(), found.gained_seconds.tolist(), strict=True))
     dots = [(gains[request], row) for row, request in enumerate(shown) if request in gains]
     if dots:
-        axes.plot(*zip(*dots, strict=True), "o", color=INK, ms=4, label="gained without it")
+        axes.plot(*zip(*dots, strict=True), "o", color=INK, ms=4)
     axes.axvline(0, color=RULE, lw=0.8, zorder=0)
     axes.set_yticks(rows, [f"request {request}" for request in shown])
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0, colors=QUIET)
-    axes.legend(
-        loc="lower right", bbox_to_anchor=(1.0, 0.98), ncols=2, frameon=False, fontsize=SMALL - 1, handlelength=1.0,
-        columnspacing=0.8, borderaxespad=0.0,
-    )  # fmt: skip
