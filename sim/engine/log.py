@@ -132,6 +132,13 @@ class Iterations:
         return self.start + self.duration
 
     @property
+    def idle_each(self) -> npt.NDArray[np.int64]:
+        """Tokens that each iteration of a stretch computes for nobody."""
+        tokens = np.zeros(len(self.start), dtype=np.int64)
+        np.add.at(tokens, *self.idle.T)
+        return tokens
+
+    @property
     def computed_tokens(self) -> int:
         """Tokens computed for somebody: of prompts, and one for each decoding sequence and iteration."""
         decodes = self.decodes * self.iterations - self.wasted

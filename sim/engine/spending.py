@@ -59,8 +59,8 @@ class Spending:
 
     def rows(self, log: Iterations) -> Integers:
         """Split each stretch of a log (..., stretches); the sums are their durations."""
-        prompts, decodes = log.new_tokens.astype(np.int64), log.decodes
-        weights = (self._tokens[:, prompts + decodes] + self._samples[:, log.samples + decodes]).astype(np.float64)
+        prompts, decodes, idle = log.new_tokens.astype(np.int64), log.decodes, log.idle_each
+        weights = self._tokens[:, prompts + decodes + idle] + self._samples[:, log.samples + decodes].astype(np.float64)
         weights += self._prompt_attention(log.pairs, log.cached_context.astype(np.int64), prompts)
         weights[_PLACE["launch"]] += np.where(decodes > 0, self.clock.decode_ticks, 0)
         keys = log.context + (1 + self.clock.tile_tokens) * decodes
@@ -68,7 +68,7 @@ class Spending:
         weights[HOST] += self.clock.base
         split = apportioned(log.duration, weights)
         alone = np.flatnonzero(prompts == 0)
-        split[:, alone] = self.decoding(log.iterations[alone], decodes[alone], log.duration[alone])
+        split[:, alone] = self.decoding(log.iterations[alone], (decodes + idle)[alone], log.duration[alone])
         return split
 
     def _prompt_attention(self, pairs: Integers, cached: Integers, tokens: Integers) -> Floats:

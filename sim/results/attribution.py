@@ -158,7 +158,8 @@ class Rows:
         ]
         rows = np.flatnonzero(log.decodes > 0)
         spent = np.zeros((len(SPENT_ON), len(own)), dtype=np.int64)
-        spent[:, rows] = self.spending.decoding(log.iterations[rows], log.decodes[rows], own[rows])
+        replies = log.decodes + np.where(log.prompts > 0, 0, log.idle_each)
+        spent[:, rows] = self.spending.decoding(log.iterations[rows], replies[rows], own[rows])
         short = mixed[own[mixed] > self.duration[mixed]]  # one kernel for both may be faster than one for each
         spent[:, short] = apportioned(self.duration[short], spent[:, short])
         return spent
