@@ -60,8 +60,8 @@ class Spending:
     def rows(self, log: Iterations) -> Integers:
         """Split each stretch of a log (..., stretches); the sums are their durations."""
         prompts, decodes, idle = log.new_tokens.astype(np.int64), log.decodes, log.idle_each
-        weights = self._tokens[:, prompts + decodes + idle] + self._samples[:, log.samples + decodes].astype(np.float64)
-        weights += self._prompt_attention(log.pairs, log.cached_context.astype(np.int64), prompts)
+        tables = self._tokens[:, prompts + decodes + idle] + self._samples[:, log.samples + decodes]
+        weights = tables + self._prompt_attention(log.pairs, log.cached_context.astype(np.int64), prompts)
         weights[_PLACE["launch"]] += np.where(decodes > 0, self.clock.decode_ticks, 0)
         keys = log.context + (1 + self.clock.tile_tokens) * decodes
         weights[self._attention] += np.where(decodes > 0, self.clock.context_ticks * keys, 0)
