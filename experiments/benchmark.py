@@ -92,7 +92,7 @@ def _measure(case: Case, runs: int) -> dict[str, float]:
         simulate(scenario, machine)
         times.append(time.perf_counter() - begin)
     seconds = statistics.median(times)
-    requests = len(scenario.trace)
+    requests = len(scenario.workload)
     return {
         "requests": requests,
         "requests_per_second": requests / seconds,

@@ -139,7 +139,7 @@ def scenario_of(options: Options, trace: Trace | None) -> Scenario:
     except ValueError as error:
         raise ValueError(f"--efficiency is {level}: {error}") from None
     return Scenario(
-        trace,  # type: ignore[arg-type]  # a template: machine and arms need no trace
+        trace,
         hardware=str(options.hardware),
         model=str(options.model),
         precision=str(options.precision),

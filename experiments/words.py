@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
-from experiments.cell import Cell
 from experiments.claims import RULE
 from experiments.comparison import Comparison
+from sim.figures.words import overload as overload
 from sim.figures.words import three_digits
+from sim.figures.words import verdict as verdict
+from sim.figures.words import with_bounds as with_bounds
 from sim.results import stability, warmup
-from sim.results.intervals import Interval
 from sim.systems import EVIDENCE
 
 TITLE = "roofserve sched_compare"
@@ -43,22 +44,6 @@ LEFT_OUT_OF_SYSTEMS = (
 )
 
 
-def with_bounds(interval: Interval, unit: str, scale: float = 1.0) -> str:
-    """Return ``1.94 s [1.81, 2.11]``, or what stands for a number that would mean nothing.
-
-    >>> with_bounds(Interval(0.212, 0.204, 0.221, "t over 5 replications", 2000), "ms", 1e3)
-    '212 ms [204, 221]'
-    >>> with_bounds(Interval(float("nan"), float("nan"), float("nan"), "n too small: ...", 20), "s")
-    'n too small'
-    """
-    if math.isnan(interval.estimate):
-        return "n too small" if "too small" in interval.method else "-"
-    value = f"{three_digits(interval.estimate * scale)} {unit}".rstrip()
-    if interval.refused:
-        return value if interval.samples == 1 else f"{value} [n too small]"
-    return f"{value} [{three_digits(interval.low * scale)}, {three_digits(interval.high * scale)}]"
-
-
 def share(value: float) -> str:
     """Return a share in percent.
 
@@ -68,32 +53,9 @@ def share(value: float) -> str:
     return "-" if math.isnan(value) else f"{100 * value:.1f} %"
 
 
-def verdict(cell: Cell) -> str:
-    """Return whether an arm keeps up, in a word."""
-    if not cell.verdict.stable:
-        return "overloaded"
-    return "unclear" if cell.verdict.reason.startswith("too few") else "stable"
-
-
-def overload(cell: Cell) -> str:
-    """Return what an overloaded arm has instead of percentiles.
-
-    A backlog that grew before and then stays is named as such.
-    """
-    found = cell.verdict
-    if found.growth_per_second <= 0:
-        return f"overloaded: {found.reason} of {found.horizon_seconds:,.0f} s"
-    return f"overloaded: backlog {found.growth_per_second:+.2g} req/s over {found.horizon_seconds:,.0f} s"
-
-
 def machine(comparison: Comparison) -> str:
     """Return model, precision, chips and the link between them."""
-    model = comparison.machine.model
-    devices = comparison.devices
-    link = model.hardware.scale_up
-    kind = link.kind if link and devices <= model.hardware.devices_per_domain else model.hardware.host_link.kind
-    parallel = f" (TP {devices}, {kind})" if devices > 1 else ""
-    return f"{model.model.title} {model.precision.name.upper()} · {devices} x {model.hardware.title}{parallel}"
+    return comparison.machine.title
 
 
 def label(comparison: Comparison, arm: str) -> str:

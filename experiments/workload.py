@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from experiments.options import Options
-from workloads import datasets, formats
 from workloads.declared import with_max_tokens
+from workloads.recorded import recorded
 from workloads.synthetic.chat import chat
 from workloads.trace import Segments, Trace
 
@@ -33,21 +31,8 @@ class Workload:
             If there is no such trace, it cannot be read, or all its requests arrive at one instant.
         """
         options = self.options
-        name = str(options.trace)
-        settings: dict[str, Any] = {"spread_ties": options.spread_ties, "max_tokens": options.max_tokens}
-        if name in datasets.available():
-            trace = datasets.load(name, **settings)
-        elif Path(name).is_file():
-            trace = formats.read(Path(name), **settings)
-        else:
-            known = ", ".join(("chat", *datasets.available()))
-            raise ValueError(f"--trace is {name!r}: no such file, and no such trace; allowed: a path, or {known}")
-        trace = trace.head(options.requests) if options.requests else trace
-        if not trace.duration_seconds:
-            raise ValueError(
-                f"--trace {name}: all {len(trace)} requests arrive at one instant, which is no load; allowed: a trace "
-                "with arrival times"
-            )
+        declared = {"spread_ties": options.spread_ties, "max_tokens": options.max_tokens}
+        trace = recorded(str(options.trace), options.requests, **declared)
         return behind_system_prompt(trace, int(options.system_prompt or 0))
 
     @property

@@ -1,6 +1,7 @@
 """How long, what next, and when: an analytical roofline simulator of LLM serving."""
 
+from sim.results.goodput import Objectives
 from sim.results.result import Result
 from sim.scenario import Machine, Scenario, simulate
 
-__all__ = ["Machine", "Result", "Scenario", "simulate"]
+__all__ = ["Machine", "Objectives", "Result", "Scenario", "simulate"]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import hardware_profiles
 from hardware_profiles.profile import HardwareProfile
+from sim.asked import asked
 from sim.engine.clock import IterationClock, roofline_clock, ticks
 from sim.engine.replay import Replay, replay
 from sim.physics import efficiency, precision
@@ -25,6 +29,9 @@ from sim.scheduling.schedulers import SCHEDULERS, Scheduler
 from workloads import models
 from workloads.models.transformer import Transformer
 from workloads.trace import Trace
+
+if TYPE_CHECKING:
+    from sim.variations import Variations
 
 COMPARED = ("prefill_first", "inflight_batching")
 """The two schedulers that the article compares."""
@@ -50,17 +57,36 @@ class Machine:
         """Sentences that must stand beside every time measured on this machine."""
         return self.model.flags
 
+    @property
+    def devices(self) -> int:
+        """Devices of the replica."""
+        return self.model.parallelism.tensor
 
-@dataclass(frozen=True)
+    @property
+    def title(self) -> str:
+        """Model, precision, chips and the link between them."""
+        hardware, devices = self.model.hardware, self.devices
+        link = hardware.scale_up
+        kind = link.kind if link and devices <= hardware.devices_per_domain else hardware.host_link.kind
+        parallel = f" (TP {devices}, {kind})" if devices > 1 else ""
+        return f"{self.model.model.title} {self.model.precision.name.upper()} · {devices} x {hardware.title}{parallel}"
+
+
+@dataclass(frozen=True, repr=False)
 class Scenario:
-    """Everything that a simulation depends on; a what-if is `dataclasses.replace(scenario, ...)`.
+    """Everything that a simulation depends on; a what-if is `dataclasses.replace(scenario, ...)`, several are `vary`.
 
-    The default is the article's own example, Llama-2-13B in FP16 on two L20 cards. `sim.systems.scenario` makes the
-    scenario of a product, with its own limits and overheads.
+    The default is the article's own example, Llama-2-13B in FP16 on two L20 cards, serving 2,000 chat requests at 70 %
+    of what it can. `sim.systems.scenario` makes the scenario of a product, with its own limits and overheads.
 
     Attributes
     ----------
-    trace : what is asked.
+    trace : what is asked: None or "chat" for generated chat requests that fit the context
+        (`workloads.synthetic.chat`), the name of a public trace (`workloads.datasets`), the path of one, or a `Trace`.
+    load : mean arrivals [requests/s]; None is 1 for a generated workload and the natural pace of any other; infinity
+        lets everybody arrive at once.
+    requests, seed : how many, None for 2,000 generated or all recorded ones; the seed of generated ones: the same seed
+        at another load is the same requests, only the arrivals are stretched.
     hardware, model : shipped names, paths of files, or the objects themselves.
     precision, tensor : number formats, and devices that share the model (TP).
     policy : how it is scheduled: a name in `sim.scheduling.schedulers.SCHEDULERS`, or a scheduler.
@@ -82,7 +108,7 @@ class Scenario:
     front_end_seconds : from a request's arrival to the scheduler [s]; it counts in TTFT and end to end.
     """
 
-    trace: Trace
+    trace: Trace | str | Path | None = None
     hardware: str | HardwareProfile = "l20"
     model: str | Transformer = "llama-2-13b"
     precision: str = "w16a16"
@@ -106,6 +132,50 @@ class Scenario:
     host_seconds: float = HOST_SECONDS
     least_iteration_seconds: float = 0.0
     front_end_seconds: float = 0.0
+    load: float | None = None
+    requests: int | None = None
+    seed: int = 1
+
+    def __repr__(self) -> str:
+        """Return what differs from the default."""
+        given = {
+            each.name: getattr(self, each.name) for each in fields(self) if getattr(self, each.name) != each.default
+        }
+        if isinstance(self.trace, Trace):
+            given["trace"] = f"<{self.trace.name}, {len(self.trace):,} requests>"
+        return f"Scenario({', '.join(f'{name}={value!r}' for name, value in given.items())})"
+
+    @cached_property
+    def workload(self) -> Trace:
+        """The requests that are asked, whatever `trace` names.
+
+        Raises
+        ------
+        ValueError
+            If there is no such trace, or load, requests or seed are impossible.
+        """
+        model = models.load(self.model) if isinstance(self.model, str) else self.model
+        return asked(self.trace, self.load, self.requests, self.seed, self.context or model.context)
+
+    def vary(self, replications: int = 1, **values: Iterable[Any]) -> Variations:
+        """Return this scenario with every combination of some fields' values; see `Variations`.
+
+        Parameters
+        ----------
+        replications : runs of each, with consecutive seeds; more than one for generated workloads only.
+        values : field -> values to try, the last field changing fastest.
+
+        Raises
+        ------
+        ValueError
+            If there is no such field, or nothing to try.
+
+        >>> [scenario.tensor for scenario in Scenario().vary(tensor=[1, 2, 4])]
+        [1, 2, 4]
+        """
+        from sim.variations import varied
+
+        return varied(self, replications, values)
 
     @cached_property
     def machine(self) -> Machine:
@@ -186,16 +256,20 @@ def simulate(scenario: Scenario, machine: Machine | None = None) -> Result:
             "one piece a sequence has nothing to share"
         )
     built = machine or scenario.machine
+    trace = scenario.workload
     outcome = replay(
-        _behind_front_end(scenario.trace, scenario.front_end_seconds),
+        _behind_front_end(trace, scenario.front_end_seconds),
         built.limits,
         scheduler,
         built.clock,
         prefix_cache=scenario.prefix_cache,
         asynchronous=scenario.asynchronous,
     )
-    outcome = _since_arrival(outcome, scenario.trace, scenario.front_end_seconds)
-    return Result(scenario.trace, built.limits, outcome)
+    outcome = _since_arrival(outcome, trace, scenario.front_end_seconds)
+    name = (policy if isinstance(policy, str) else scheduler.system) + (
+        " + prefix cache" if scenario.prefix_cache else ""
+    )
+    return Result(trace, built.limits, outcome, name, f"{built.title} · {name}", built.flags, built.devices)
 
 
 def _in_one_piece(limits: Limits) -> Limits:
@@ -245,7 +319,7 @@ def _since_arrival(outcome: Replay, trace: Trace, front_end_seconds: float) -> R
 def arms(scenario: Scenario) -> dict[str, Scenario]:
     """Return the four combinations of policy and prefix cache, by name.
 
-    >>> list(arms(Scenario(trace=None)))
+    >>> list(arms(Scenario()))
     ['prefill_first', 'prefill_first + prefix cache', 'inflight_batching', 'inflight_batching + prefix cache']
     """
     return {

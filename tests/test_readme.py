@@ -29,7 +29,7 @@ def test_the_readme_names_the_two_commands_and_make_knows_them():
 def test_python_blocks_run(block):
     done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
-    assert "prefill_first [" in done.stdout
+    assert "prefill_first" in done.stdout
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

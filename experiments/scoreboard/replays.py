@@ -48,7 +48,7 @@ def rows_of(runs: Iterable[Recorded | Skipped]) -> list[Row]:
             for level in _levels(run.scenario.hardware):
                 rows += _scored(run, level)
         except ValueError as error:
-            rows.append(Row(TABLE, run.hardware, run.name, "skipped", len(run.scenario.trace), note=str(error)))
+            rows.append(Row(TABLE, run.hardware, run.name, "skipped", len(run.scenario.workload), note=str(error)))
     return rows
 
 
@@ -141,7 +141,7 @@ def utilisation(run: Recorded, machine: Machine) -> float:
 
     The share of busy time says nothing: a machine is busy whenever one sequence decodes.
     """
-    trace = run.scenario.trace
+    trace = run.scenario.workload
     burst = replace(trace, arrival_seconds=np.zeros(len(trace)))
     seconds_at_once = simulate(replace(run.scenario, trace=burst), machine).makespan_seconds
     return seconds_at_once / trace.duration_seconds if trace.duration_seconds else np.inf

@@ -71,9 +71,10 @@ def arm_styles(arms: Iterable[str]) -> dict[str, ArmStyle]:
 def new_figure(title: str, subtitle: str) -> Figure:
     """Return an empty figure with the finding above it, and beneath that what else there is to say."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH, facecolor="white")
+    from sim.figures.drawing import Drawing
+
+    figure = Drawing(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH, facecolor="white")
     FigureCanvasAgg(figure)
     heading = figure.text(0.02, 0.975, title, size=LARGE, weight="bold", color=INK, va="top", gid="title")
     _fit(heading, 0.96)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import floor, isfinite, log10
+from math import floor, isfinite, isnan, log10
 
 from sim import systems
+from sim.results.intervals import Interval
+from sim.results.runs import Runs
 
 CACHED = " + prefix cache"
 """How the name of an arm ends whose prefix cache is on (`sim.scenario.arms`)."""
@@ -95,6 +97,40 @@ def listed(parts: list[str]) -> str:
     'a, b and c'
     """
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def with_bounds(interval: Interval, unit: str, scale: float = 1.0) -> str:
+    """Return ``1.94 s [1.81, 2.11]``, or what stands for a number that would mean nothing.
+
+    >>> with_bounds(Interval(0.212, 0.204, 0.221, "t over 5 replications", 2000), "ms", 1e3)
+    '212 ms [204, 221]'
+    >>> with_bounds(Interval(float("nan"), float("nan"), float("nan"), "n too small: ...", 20), "s")
+    'n too small'
+    """
+    if isnan(interval.estimate):
+        return "n too small" if "too small" in interval.method else "-"
+    value = f"{three_digits(interval.estimate * scale)} {unit}".rstrip()
+    if interval.refused:
+        return value if interval.samples == 1 else f"{value} [n too small]"
+    return f"{value} [{three_digits(interval.low * scale)}, {three_digits(interval.high * scale)}]"
+
+
+def verdict(runs: Runs) -> str:
+    """Return whether a replica keeps up, in a word."""
+    if not runs.verdict.stable:
+        return "overloaded"
+    return "unclear" if runs.verdict.reason.startswith("too few") else "stable"
+
+
+def overload(runs: Runs) -> str:
+    """Return what an overloaded replica has instead of percentiles.
+
+    A backlog that grew before and then stays is named as such.
+    """
+    found = runs.verdict
+    if found.growth_per_second <= 0:
+        return f"overloaded: {found.reason} of {found.horizon_seconds:,.0f} s"
+    return f"overloaded: backlog {found.growth_per_second:+.2g} req/s over {found.horizon_seconds:,.0f} s"
 
 
 Bounds = Mapping[str, tuple[float, float]]

@@ -17,23 +17,37 @@ from workloads.trace import Trace
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
     from sim.results.attribution import Attribution
+    from sim.results.goodput import Objectives
+    from sim.results.runs import Runs
 
 Floats = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
-    """One run of one replica.
+    """One run of one replica; a notebook shows it as its key figures.
 
     Times of requests that were not served are NaN, and so is the time per output token of one-token replies, and of
     those that come all at once.
+
+    Attributes
+    ----------
+    trace, limits, replay : what was asked, under which limits, and what happened.
+    name, title : the scheduler in a word, and the whole scenario in a line.
+    flags : sentences that must stand beside every time.
+    devices : that the replica consists of.
     """
 
     trace: Trace
     limits: Limits
     replay: Replay
+    name: str = "run"
+    title: str = ""
+    flags: tuple[str, ...] = ()
+    devices: int = 1
 
     @property
     def iterations(self) -> Iterations:
@@ -157,11 +171,74 @@ class Result:
             }
         )
 
+    def iterations_table(self) -> pd.DataFrame:
+        """Return a row for each stretch of equal iterations, times in seconds.
+
+        While everybody decodes, a stretch is many iterations, the first of which takes `first_seconds` and each
+        further one `growth_seconds` longer, as the contexts grow.
+        """
+        from sim.results.table import iterations_table
+
+        return iterations_table(self)
+
     def attribution(self) -> Attribution:
         """Split the time of every served request into named parts that sum to it exactly, in ticks."""
         from sim.results.attribution import attribute
 
         return attribute(self.limits, self.replay)
+
+    def runs(self, objectives: Objectives | None = None) -> Runs:
+        """Return the statistics of this run alone: percentiles, their intervals from five time blocks, the verdict.
+
+        One run tells less than replications (`Scenario.vary`): many intervals are refused.
+        """
+        from sim.results.goodput import Objectives
+        from sim.results.runs import Runs
+
+        return Runs((self,), True, objectives or Objectives(), self.devices)
+
+    def summary(self, objectives: Objectives | None = None) -> pd.Series:
+        """Return the verdict, percentiles with 95 % intervals, and rates; units are in the names.
+
+        Latencies are NaN while overloaded, and where there are too few samples to tell; see `sim.results.table`.
+
+        Parameters
+        ----------
+        objectives : what counts as answered in time; adds `goodput_share`.
+        """
+        import pandas as pd
+
+        from sim.results.table import figures
+
+        return pd.Series(figures(self.runs(objectives)), name=self.name, dtype=object)
+
+    def plot_latency(self, metric: str = "TTFT") -> Figure:
+        """Draw how many waited longer than a time, percentiles and their intervals marked.
+
+        Parameters
+        ----------
+        metric : "TTFT", "TPOT", "ITL" or "E2E".
+        """
+        from sim.figures.of_result import latency
+
+        return latency(self, metric)
+
+    def plot_timeline(self, begin_seconds: float | None = None, end_seconds: float | None = None) -> Figure:
+        """Draw iterations and tokens between two moments; without them, around the longest pause of a reply."""
+        from sim.figures.of_result import around_pause
+
+        return around_pause(self, begin_seconds, end_seconds)
+
+    def __repr__(self) -> str:
+        """Return the run in a line."""
+        from sim.results.card import line
+
+        return line(self)
+
+    def _repr_html_(self) -> str:
+        from sim.results.card import html
+
+        return html(self)
 
     def _since_start(self, moments: npt.NDArray[np.int64]) -> Floats:
         return np.where(self.replay.outcome == FINISHED, seconds(moments), np.nan)

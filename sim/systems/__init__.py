@@ -63,7 +63,7 @@ def _shipped(name: str) -> System:
 
 def scenario(
     system: System | str,
-    trace: Trace,
+    trace: Trace | str | Path | None = None,
     *,
     hardware: str | HardwareProfile = "l20",
     model: str | Transformer = "llama-2-13b",
@@ -78,7 +78,7 @@ def scenario(
 
     Parameters
     ----------
-    hardware, model, precision, tensor : as in `Scenario`.
+    trace, hardware, model, precision, tensor : as in `Scenario`.
     prefix_cache, chunked : None for the system's default.
     context, utilisation : None for what the system takes by itself.
 

@@ -52,7 +52,7 @@ def test_help_is_instant_and_imports_nothing_slow() -> None:
         (["--utilisation", "1.2"], "--utilisation is 1.2"),
         (["--max-tokens", "7"], "allowed: at least"),
         (["--max-tokens", "many"], "'oracle'"),
-        (["--trace", "missing.csv"], "--trace is 'missing.csv': no such file"),
+        (["--trace", "missing.csv"], "trace is 'missing.csv': no such file"),
         (["--trace", "README.md"], "README.md: unknown format"),
         (["--trace", "azure-conv-2023", "--load", "3"], "use --speed"),
         (["--trace", "azure-conv-2023", "--seeds", "3"], "cannot be replicated"),
