@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check install clean
+.PHONY: run test check docs install clean
 
 run: $(VENV)/.installed
 	$(BIN)/python -m experiments.run sched_compare
@@ -12,9 +12,14 @@ test: $(VENV)/.installed-dev check
 	$(BIN)/python -m pytest -n auto
 
 check: $(VENV)/.installed-dev
+	$(BIN)/codespell
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "open build/site/index.html"
 
 install: $(VENV)/.installed
 
