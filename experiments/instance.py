@@ -11,10 +11,11 @@ from sim.physics import efficiency as constants
 from sim.physics import precision
 from sim.physics.collectives import fast_link
 from sim.physics.efficiency import Efficiency
-from sim.physics.iteration import IterationModel, Totals
+from sim.physics.iteration import IterationModel
 from sim.physics.memory import kv_blocks
 from sim.physics.parallelism import Parallelism, allowed_tensor_sizes
 from sim.physics.precision import Precision
+from sim.physics.totals import decodes, prompt
 from workloads.models.transformer import Transformer
 
 BLOCK_TOKENS = 16
@@ -90,13 +91,12 @@ class Instance:
         With several stages the sequences go round in as many groups.
         """
         group = math.ceil(sequences / self.pipeline)
-        totals = Totals(tokens=group, samples=group, decode_sequences=group, decode_kv_tokens=group * context_tokens)
+        totals = decodes(group, context_tokens, self.model.window)
         return float(self.iteration.seconds(totals)) + self.hop_seconds(group)
 
     def ttft_seconds(self, prompt_tokens: int) -> float:
         """Return the time of the first token of one prompt, alone [s]."""
-        pairs = prompt_tokens * (prompt_tokens + 1) / 2
-        totals = Totals(tokens=prompt_tokens, samples=1, prefill_tokens=prompt_tokens, prefill_pairs=pairs)
+        totals = prompt(prompt_tokens, window=self.model.window)
         return float(self.iteration.seconds(totals)) + self.hop_seconds(prompt_tokens)
 
     def hop_seconds(self, tokens: int) -> float:

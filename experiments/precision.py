@@ -11,10 +11,10 @@ import numpy as np
 import hardware_profiles
 from experiments.instance import Instance
 from experiments.table_experiment import Answer, Flag, Names, deliver, records
-from sim.physics.iteration import Totals
 from sim.physics.memory import weight_bytes_per_device
 from sim.physics.parallelism import Parallelism
 from sim.physics.precision import PRECISIONS, Precision
+from sim.physics.totals import decodes
 from workloads import models
 
 if TYPE_CHECKING:
@@ -182,8 +182,7 @@ def plot(curves: pd.DataFrame, title: str) -> Figure:
 
 
 def _decoding(instance: Instance, batches: np.ndarray[Any, Any], context: int) -> np.ndarray[Any, Any]:
-    totals = Totals(tokens=batches, samples=batches, decode_sequences=batches, decode_kv_tokens=batches * context)
-    return np.asarray(instance.iteration.seconds(totals))
+    return np.asarray(instance.iteration.seconds(decodes(batches, context, instance.model.window)))
 
 
 def _stops(formats: Precision, speedup: np.ndarray[Any, Any]) -> float:

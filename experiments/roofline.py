@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json as encoder
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hardware_profiles
 from sim.physics import calibration, precision
 from sim.physics.breakdown import Part, breakdown
-from sim.physics.iteration import IterationModel, Totals
+from sim.physics.iteration import IterationModel
 from sim.physics.parallelism import Parallelism
+from sim.physics.totals import Totals, decodes, prompt
 from workloads import models
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def table(question: Question) -> pd.DataFrame:
     constants = calibration.load(question.efficiency, chip)
     split, formats = Parallelism(question.tp), precision.load(question.precision)
     built = IterationModel(models.load(question.model), chip, formats, split, constants)
-    parts = breakdown(built, totals(question))
+    parts = breakdown(built, totals(question, built.window))
     whole = math.fsum(part.seconds for part in parts)
     frame = pd.DataFrame([_row(part, whole) for part in parts])
     frame.insert(0, "hardware", chip.name)
@@ -117,16 +118,16 @@ def table(question: Question) -> pd.DataFrame:
     return frame
 
 
-def totals(question: Question) -> Totals:
+def totals(question: Question, window: int | None = None) -> Totals:
     """Return what the hardware sees of one prompt and equal decoding sequences."""
-    prompt, decodes = question.prefill, question.decode
-    return Totals(
-        tokens=prompt + decodes,
-        samples=decodes + (prompt > 0),
-        prefill_tokens=prompt,
-        prefill_pairs=prompt * (prompt + 1) / 2,
-        decode_sequences=decodes,
-        decode_kv_tokens=decodes * question.context,
+    first, further = prompt(question.prefill, window=window), decodes(question.decode, question.context, window)
+    return replace(
+        first,
+        tokens=question.prefill + question.decode,
+        samples=question.decode + (question.prefill > 0),
+        decode_sequences=further.decode_sequences,
+        decode_kv_tokens=further.decode_kv_tokens,
+        window_decode_kv_tokens=further.window_decode_kv_tokens,
     )
 
 

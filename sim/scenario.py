@@ -103,8 +103,7 @@ class Scenario:
         PagedAttention (Kwon et al. 2023, section 3): as many seats as such pieces fit, and nothing to share.
     efficiency : constants of the cost model: generic unless said otherwise.
     flash_attention, one_attention_kernel, host_seconds : see `IterationModel`.
-    least_iteration_seconds : what a host-bound engine takes at least for an iteration [s]. Decoding attention comes on
-        top, which overstates such iterations by it: the clock must stay affine in the context.
+    least_iteration_seconds : what a host-bound engine takes at least for an iteration [s].
     front_end_seconds : from a request's arrival to the scheduler [s]; it counts in TTFT and end to end.
     """
 
@@ -210,6 +209,7 @@ class Scenario:
             context,
             watermark_blocks=int(self.watermark * blocks),
             paddings=self.paddings,
+            window=iteration.window or 0,
         )
         limits = limits if self.paged_attention else _in_one_piece(limits)
         # Decodes of an iteration without prompts are not held to the token budget; there is a seat for each.
@@ -287,12 +287,11 @@ def _in_one_piece(limits: Limits) -> Limits:
 
 
 def _no_faster(clock: IterationClock, least_seconds: float) -> IterationClock:
-    """Return the clock with a least time for what does not depend on the context."""
+    """Return the clock with a least time of an iteration that samples one token."""
     if not least_seconds:
         return clock
-    elsewhere = clock.base + clock.decode_ticks + clock.samples_ticks[1]
-    least = max(0, int(ticks(least_seconds)) - elsewhere)
-    return replace(clock, tokens_ticks=np.maximum(clock.tokens_ticks, least).tolist())
+    least = int(ticks(least_seconds)) - clock.base - clock.samples_ticks[1]
+    return replace(clock, least_ticks=max(clock.least_ticks, least))
 
 
 def _behind_front_end(trace: Trace, front_end_seconds: float) -> Trace:

@@ -31,6 +31,7 @@ def limits(draw: st.DrawFn) -> Limits:
         context=draw(st.sampled_from([96, 512])),
         watermark_blocks=draw(st.sampled_from([0, 0, 1])),
         paddings=draw(st.sampled_from([None, None, 8, 64])),
+        window=draw(st.sampled_from([0, 0, 1, 20, 90])),
     )
 
 
@@ -53,6 +54,8 @@ class Server:
     def serve(self, trace: Trace, clock: IterationClock, **changes: Any) -> Replay:
         """Serve a trace, with some options changed."""
         options = {"prefix_cache": self.cache, "asynchronous": self.asynchronous} | changes
+        if not self.bounds.window:
+            clock = replace(clock, window_ticks=0, window_prompt_ticks=None)
         return replay(trace, self.bounds, self.scheduler, clock, **options)
 
 
@@ -68,8 +71,11 @@ def servers(draw: st.DrawFn, names: tuple[str, ...] = tuple(SCHEDULERS), caches:
 
 
 @st.composite
-def clocks(draw: st.DrawFn) -> IterationClock:
-    """Iteration costs in whole ticks, with and without a part that grows with the context."""
+def clocks(draw: st.DrawFn, *, windows: bool = False) -> IterationClock:
+    """Iteration costs in whole ticks, with and without a part that grows with the context, and a least one.
+
+    `windows` : whether layers with a window may cost something; see that the limits have one then, as `Server` does.
+    """
     base = draw(st.integers(1, 2000))
     per_token = draw(st.integers(1, 3))
     per_sample = draw(st.integers(1, 2))
@@ -83,6 +89,28 @@ def clocks(draw: st.DrawFn) -> IterationClock:
         context_ticks=draw(st.integers(0, 3)),
         prompt_ticks=lambda pairs, cached, new: per_pair * pairs + cached + new,
         tile_tokens=draw(st.integers(0, 64)),
+        window_ticks=draw(st.sampled_from([0, 1, 3])) if windows else 0,
+        window_prompt_ticks=draw(st.sampled_from([None, lambda pairs, cached, new: per_pair * pairs + cached]))
+        if windows
+        else None,
+        least_ticks=draw(st.sampled_from([0, 0, 100, 500])),
+    )
+
+
+def half_as_fast(clock: IterationClock) -> IterationClock:
+    """Return the clock with all its ticks doubled."""
+    in_window = clock.window_prompt_ticks
+    return replace(
+        clock,
+        base=2 * clock.base,
+        tokens_ticks=[2 * t for t in clock.tokens_ticks],
+        samples_ticks=[2 * t for t in clock.samples_ticks],
+        decode_ticks=2 * clock.decode_ticks,
+        context_ticks=2 * clock.context_ticks,
+        prompt_ticks=lambda *chunks: 2 * clock.prompt_ticks(*chunks),
+        window_ticks=2 * clock.window_ticks,
+        window_prompt_ticks=in_window and (lambda *chunks: 2 * in_window(*chunks)),
+        least_ticks=2 * clock.least_ticks,
     )
 
 

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.physics.iteration import IterationModel
+from sim.physics.mixed_attention import MixedSlopes
+from sim.physics.prefill_attention import PrefillSlopes
 from sim.physics.roofline import together
 
 TICKS_PER_SECOND = 1 << 40
@@ -51,6 +53,10 @@ class IterationClock:
     only decode, each iteration therefore takes ``context_ticks * n`` longer than the one before: k of them end after
     ``k * first + growth * k * (k - 1) / 2`` ticks, whatever k is, with nothing rounded on the way.
 
+    Two things bend that line, and a stretch ends where they do. In layers with a window a sequence reads no more than
+    the window: ``window_ticks`` a key, of which it adds one an iteration until the window is full. And everything but
+    base and samples takes at least `least_ticks`: what a host needs to start kernels, or a link to bring weights.
+
     Attributes
     ----------
     base : [ticks] per iteration.
@@ -60,6 +66,10 @@ class IterationClock:
     prompt_ticks : (pairs, cached context tokens, new tokens of the prompts) -> [ticks]
     mixed_ticks : (pairs, cached, new tokens, decoding sequences, keys they read) -> [ticks], instead of both parts in
         an iteration that has both; None where they are a plain sum.
+    window_ticks : [ticks] per key read in layers with a window.
+    window_prompt_ticks, window_mixed_ticks : like `prompt_ticks` and `mixed_ticks`, and on top of them, of what is in
+        sight in layers with a window; None without such layers.
+    least_ticks : [ticks] least time of an iteration, base and samples aside.
     host_block_ticks : [ticks] per KV block moved from or to the memory of the host; only requests with several replies
         are swapped.
     model : what is tabulated, for those who ask what the ticks are spent on; None for a clock made by hand.
@@ -75,26 +85,67 @@ class IterationClock:
     mixed_ticks: Callable[[int, int, int, int, int], int] | None = None
     host_block_ticks: int = 0
     model: IterationModel | None = None
+    window_ticks: int = 0
+    window_prompt_ticks: Callable[[int, int, int], int] | None = None
+    window_mixed_ticks: Callable[[int, int, int, int, int], int] | None = None
+    least_ticks: int = 0
 
-    def iteration(self, samples: int, new_tokens: int, pairs: int, cached: int, decodes: int, context: int) -> int:
+    def iteration(
+        self,
+        samples: int,
+        new_tokens: int,
+        pairs: int,
+        cached: int,
+        decodes: int,
+        context: int,
+        window_pairs: int = 0,
+        window_cached: int = 0,
+        window_keys: int = 0,
+    ) -> int:
         """Return the ticks of an iteration of chunks of prompts (or none) and `decodes` decoding sequences (or none).
 
         `samples` of the chunks end their prompt; `new_tokens`, `pairs` and `cached` are sums over the chunks; `context`
-        is the sum of computed tokens of the decoding sequences, before this iteration adds one to each.
+        is the sum of computed tokens of the decoding sequences, before this iteration adds one to each. The last three
+        count what is in sight in layers with a window, the keys with those that this iteration adds.
         """
-        cost = self.base + self.tokens_ticks[new_tokens + decodes] + self.samples_ticks[samples + decodes]
+        fixed = self.base + self.samples_ticks[samples + decodes]
+        cost = self.tokens_ticks[new_tokens + decodes]
         if new_tokens and decodes and self.mixed_ticks:
-            return cost + self.mixed_ticks(pairs, cached, new_tokens, decodes, context + decodes)
-        if new_tokens:
-            cost += self.prompt_ticks(pairs, cached, new_tokens)
-        if decodes:
-            cost += self.decode_ticks + self.context_ticks * (context + decodes * (1 + self.tile_tokens))
-        return cost
+            cost += self.mixed_ticks(pairs, cached, new_tokens, decodes, context + decodes)
+            if self.window_mixed_ticks:
+                cost += self.window_mixed_ticks(window_pairs, window_cached, new_tokens, decodes, window_keys)
+        else:
+            if new_tokens:
+                cost += self.prompt_ticks(pairs, cached, new_tokens)
+                if self.window_prompt_ticks:
+                    cost += self.window_prompt_ticks(window_pairs, window_cached, new_tokens)
+            if decodes:
+                cost += self.decode_ticks + self.context_ticks * (context + decodes * (1 + self.tile_tokens))
+                if self.window_ticks:
+                    cost += self.window_ticks * (window_keys + decodes * self.tile_tokens)
+        return fixed + (cost if cost > self.least_ticks else self.least_ticks)
 
 
 def roofline_clock(model: IterationModel, most_tokens: int, most_samples: int) -> IterationClock:
     """Tabulate an iteration model for up to `most_tokens` new tokens and `most_samples` samples, rounding up."""
-    slopes = model.prefill_attention_slopes
+    whole, windowed = model.whole_layers, model.window_layers
+    return IterationClock(
+        base=int(ticks(model.host_seconds)),
+        tokens_ticks=ticks(model.token_seconds(np.arange(most_tokens + 1))).tolist(),
+        samples_ticks=ticks(model.head_seconds(np.arange(most_samples + 1))).tolist(),
+        decode_ticks=int(ticks(model.decode_attention_launch_seconds)),
+        context_ticks=int(ticks(model.decode_attention_seconds_per_kv_token)),
+        prompt_ticks=_prompt_ticks(model.prefill_attention_slopes) if whole else lambda pairs, cached, new: 0,
+        tile_tokens=model.efficiency.decode_tile_tokens,
+        mixed_ticks=_mixed_ticks(model.mixed_attention_slopes),
+        window_ticks=int(ticks(model.decode_attention_seconds_per_window_token)),
+        window_prompt_ticks=_prompt_ticks(model.window_prefill_slopes) if windowed else None,
+        window_mixed_ticks=_mixed_ticks(model.window_mixed_slopes),
+        model=model,
+    )
+
+
+def _prompt_ticks(slopes: PrefillSlopes) -> Callable[[int, int, int], int]:
     sharpness = slopes.sharpness
     launch, per_pair, per_kv_token, per_new_token, moved = (TICKS_PER_SECOND * slope for slope in slopes[:5])
 
@@ -103,21 +154,10 @@ def roofline_clock(model: IterationModel, most_tokens: int, most_samples: int) -
         larger, smaller = (compute, memory) if compute > memory else (memory, compute)
         return math.ceil(launch + float(together(larger, smaller / larger, sharpness)))
 
-    return IterationClock(
-        base=int(ticks(model.host_seconds)),
-        tokens_ticks=ticks(model.token_seconds(np.arange(most_tokens + 1))).tolist(),
-        samples_ticks=ticks(model.head_seconds(np.arange(most_samples + 1))).tolist(),
-        decode_ticks=int(ticks(model.decode_attention_launch_seconds)),
-        context_ticks=int(ticks(model.decode_attention_seconds_per_kv_token)),
-        prompt_ticks=prompt_ticks,
-        tile_tokens=model.efficiency.decode_tile_tokens,
-        mixed_ticks=_mixed_ticks(model),
-        model=model,
-    )
+    return prompt_ticks
 
 
-def _mixed_ticks(model: IterationModel) -> Callable[[int, int, int, int, int], int] | None:
-    slopes = model.mixed_attention_slopes
+def _mixed_ticks(slopes: MixedSlopes | None) -> Callable[[int, int, int, int, int], int] | None:
     return slopes and (lambda *sums: math.ceil(TICKS_PER_SECOND * slopes.seconds(*sums)))
 
 

@@ -18,6 +18,7 @@ from sim.scheduling.sequence import Sequence
 ARRIVAL, DECISION = EventPriority(1), EventPriority(2)
 """Priorities of events at one instant: a decision sees everything that has arrived by then."""
 
+_NEVER = 1 << 62
 _ITERATIONS = SHORT.index("iterations") - len(SHORT)
 _JOINED = SHORT.index("joined") - len(SHORT)
 _RETURNED = SHORT.index("returned") - len(SHORT)
@@ -88,11 +89,15 @@ class Engine:
         self._coast = coast
         self._asynchronous = asynchronous
         self._decide: Callable[[Event], None] = self._decide_ahead if asynchronous else self._decide_between
-        samples, tile = clock.samples_ticks, clock.context_ticks * clock.tile_tokens
+        if clock.window_ticks and not ledger.limits.window:
+            raise ValueError("limits: window is 0; allowed with a clock that charges for one: what that model has")
+        samples, tile = clock.samples_ticks, (clock.context_ticks + clock.window_ticks) * clock.tile_tokens
         self._decode_ticks = [
             clock.base + clock.decode_ticks + clock.tokens_ticks[n] + samples[n] + tile * n
             for n in range(min(ledger.limits.sequences + 1, len(clock.tokens_ticks), len(samples)))
         ]
+        self._least_decode_ticks = [clock.base + clock.least_ticks + ticks for ticks in samples]
+        self._bends = bool(clock.window_ticks or clock.least_ticks)
         self._wake: Moment | None = None
         self._start = self._first = self._growth = self._planned = 0
         self._interruptible = False
@@ -273,13 +278,23 @@ class Engine:
             computed = sequence.computed
             ends = computed + chunk == sequence.prompt + sequence.generated
             self.log.chunks.extend((row, sequence.index, computed, chunk, ends))
-        new_tokens, pairs = ledger.new_tokens, ledger.pairs
+        new_tokens, pairs, window_pairs = ledger.new_tokens, ledger.pairs, ledger.window_pairs
         if ledger.pads:
-            new_tokens, pairs = ledger.rectangle()
+            new_tokens, pairs, window_pairs = ledger.rectangle()
             self._note_idle(new_tokens - ledger.new_tokens)
         self._first = self.clock.iteration(
-            ledger.samples, new_tokens, pairs, ledger.cached_context, ledger.decodes, ledger.context
+            ledger.samples,
+            new_tokens,
+            pairs,
+            ledger.cached_context,
+            ledger.decodes,
+            ledger.context,
+            window_pairs,
+            ledger.window_cached,
+            ledger.window_keys,
         )
+        if ledger.window_keys:
+            self.log.sights.extend((row, ledger.window_keys))
         self._growth = 0
         self._planned = 1
         self._write_row()
@@ -293,17 +308,32 @@ class Engine:
         slope = self.clock.context_ticks
         self._first = self._decode_ticks[count] + slope * (context + count)
         self._growth = slope * count
+        regular = self._bend(count) if self._bends else _NEVER
         if ledger.moved_blocks:
             self.log.moves.extend((self._row + 1, ledger.moved_blocks))
             self._first += self.clock.host_block_ticks * ledger.moved_blocks
             ledger.moved_blocks = 0
-        self._planned = planned = ledger.quiet_iterations() if self._coast else 1
+        planned = ledger.quiet_iterations() if self._coast else 1
+        self._planned = planned = regular if regular < planned else planned
         self._interruptible = planned > 1 and not (ledger.refusal and ledger.order == Order.ARRIVAL)
         self._write_row()
 
     def _note_idle(self, tokens: int) -> None:
         if tokens:
             self.log.idle.extend((self._row + 1, tokens))
+
+    def _bend(self, count: int) -> int:
+        """Add what windows cost, heed the least time, and return for how many iterations growth is what it is now."""
+        regular, least = _NEVER, self._least_decode_ticks[count]
+        if self.clock.window_ticks:
+            keys, growing, regular = self.ledger.sight()
+            self._first += self.clock.window_ticks * keys
+            self._growth += self.clock.window_ticks * growing
+        if self._first <= least:
+            if self._growth:
+                regular = min(regular, (least - self._first) // self._growth + 1)
+            self._first, self._growth = least, 0
+        return regular
 
     def _write_row(self) -> None:
         ledger = self.ledger

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sim.physics.totals import seen_pairs, seen_tokens
+
 LONG = ("start", "first", "growth", "context", "pairs")
 SHORT = (
     "iterations",
@@ -40,7 +42,7 @@ class Log:
     of the queue waits, see `Refusal`).
     """
 
-    __slots__ = ("chunks", "gaps", "idle", "long", "moves", "pauses", "short")
+    __slots__ = ("chunks", "gaps", "idle", "long", "moves", "pauses", "short", "sights")
 
     def __init__(self) -> None:
         """Start empty."""
@@ -58,6 +60,8 @@ class Log:
 
         self.idle = array("q")
         """Row, and tokens that each of its iterations computes for nobody, in turn: padding, and finished replies."""
+        self.sights = array("q")
+        """Row and keys that decoding sequences see in layers with a window, in turn, of rows with prompts."""
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -85,6 +89,7 @@ class Log:
         values["chunks"] = np.frombuffer(self.chunks, dtype=np.int32).reshape(-1, 5)
         values["idle"] = np.frombuffer(self.idle, dtype=np.int64).reshape(-1, 2)
         values["pauses"] = np.frombuffer(self.pauses, dtype=np.int32).reshape(-1, 3)
+        values["sights"] = np.frombuffer(self.sights, dtype=np.int64).reshape(-1, 2)
         return Iterations(**values)
 
 
@@ -94,7 +99,8 @@ class Iterations:
 
     `gaps` has a row for each gap between tokens that spans a preemption or a pause: when it ended, and how long it was.
     `chunks`, (chunks, 5), and `pauses`, (pauses, 3), say which request the rows are about: see `Log`.
-    `idle`, (rows, 2), says which iterations compute tokens for nobody, and how many.
+    `idle`, (rows, 2), says which iterations compute tokens for nobody, and how many; `sights`, (rows, 2), what those
+    with prompts and decodes read in layers with a window.
     """
 
     start: npt.NDArray[np.int64]
@@ -119,6 +125,15 @@ class Iterations:
     chunks: npt.NDArray[np.int32]
     pauses: npt.NDArray[np.int32]
     idle: npt.NDArray[np.int64]
+    sights: npt.NDArray[np.int64]
+
+    def seen(self, window: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return the pairs of each row's prompts, and the tokens computed before, that a window leaves in sight."""
+        row, _, before, tokens, _ = self.chunks.T
+        pairs, cached = np.zeros((2, len(self.start)))
+        np.add.at(pairs, row, seen_pairs(tokens, before, window))
+        np.add.at(cached, row, seen_tokens(before, window - 1))
+        return pairs, cached
 
     @property
     def duration(self) -> npt.NDArray[np.int64]:

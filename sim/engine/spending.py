@@ -14,6 +14,7 @@ from sim.engine.log import Iterations
 from sim.physics import resources
 from sim.physics.iteration import IterationModel
 from sim.physics.roofline import Floats
+from sim.physics.totals import seen_pairs, seen_tokens
 
 Integers = npt.NDArray[np.int64]
 
@@ -34,7 +35,8 @@ LINK, HOST = _PLACE["link"], _PLACE["host"]
 class Spending:
     """A clock read as what its ticks go to; arrays are (len(SPENT_ON), ...) [ticks].
 
-    A clock made by hand has no model: all that it charges beyond its base counts as arithmetic.
+    A clock made by hand has no model: all that it charges beyond its base counts as arithmetic. What an iteration that
+    takes the least time takes beyond the device's own work, attention aside, keeps the host busy.
     """
 
     clock: IterationClock
@@ -48,33 +50,60 @@ class Spending:
         each[_PLACE["launch"]] += self.clock.decode_ticks
         each[HOST] += self.clock.base
         split = np.asarray(each * iterations, dtype=np.int64)
-        split[self._attention] += spent - split.sum(axis=0)
+        rest = spent - split.sum(axis=0)
+        is_least = spent == iterations * (
+            self.clock.base + self.clock.least_ticks + self._samples[:, decodes].sum(axis=0)
+        )
+        split[self._attention] += np.where(is_least, 0, rest)
+        split[HOST] += np.where(is_least, rest, 0)
         return split
 
     def prompts(self, cached: Integers, tokens: Integers, ends: Integers, spent: Integers) -> Integers:
         """Split iterations of one piece of a prompt each, of `spent` ticks without the clock's base (..., pieces)."""
         pairs = tokens * cached + tokens * (tokens + 1) // 2
-        weights = self._tokens[:, tokens] + self._samples[:, ends] + self._prompt_attention(pairs, cached, tokens)
-        return apportioned(spent, weights)
+        seen = None
+        if window := self._window:
+            seen = seen_pairs(tokens, cached, window), seen_tokens(cached, window - 1)
+        weights = self._tokens[:, tokens] + self._samples[:, ends] + self._prompt_attention(pairs, cached, tokens, seen)
+        return apportioned(spent, self._with_wait(spent, weights))
 
     def rows(self, log: Iterations) -> Integers:
         """Split each stretch of a log (..., stretches); the sums are their durations."""
         prompts, decodes, idle = log.new_tokens.astype(np.int64), log.decodes, log.idle_each
         tables = self._tokens[:, prompts + decodes + idle] + self._samples[:, log.samples + decodes]
-        weights = tables + self._prompt_attention(log.pairs, log.cached_context.astype(np.int64), prompts)
+        seen = log.seen(self._window) if self._window else None
+        weights = tables + self._prompt_attention(log.pairs, log.cached_context.astype(np.int64), prompts, seen)
         weights[_PLACE["launch"]] += np.where(decodes > 0, self.clock.decode_ticks, 0)
         keys = log.context + (1 + self.clock.tile_tokens) * decodes
         weights[self._attention] += np.where(decodes > 0, self.clock.context_ticks * keys, 0)
+        row, in_window = log.sights.T
+        weights[self._attention, row] += self.clock.window_ticks * (in_window + self.clock.tile_tokens * decodes[row])
         weights[HOST] += self.clock.base
-        split = apportioned(log.duration, weights)
+        split = apportioned(log.duration, self._with_wait(log.duration, weights))
         alone = np.flatnonzero(prompts == 0)
         split[:, alone] = self.decoding(log.iterations[alone], (decodes + idle)[alone], log.duration[alone])
         return split
 
-    def _prompt_attention(self, pairs: Integers, cached: Integers, tokens: Integers) -> Floats:
-        if self.clock.model is None:
+    @property
+    def _window(self) -> int | None:
+        return self.clock.model.window if self.clock.model else None
+
+    def _with_wait(self, spent: Integers, weights: Floats) -> Floats:
+        """Let the host have what an iteration that takes the least time takes beyond its work."""
+        if self.clock.least_ticks:
+            weights[HOST] += np.maximum(0, spent - weights.sum(axis=0))
+        return weights
+
+    def _prompt_attention(
+        self, pairs: Integers, cached: Integers, tokens: Integers, seen: tuple[Floats, Floats] | None
+    ) -> Floats:
+        model = self.clock.model
+        if model is None:
             return np.zeros((len(SPENT_ON), *pairs.shape))
-        return _ticks(resources.prompt_resources(self.clock.model, pairs, cached, tokens))
+        split = resources.prompt_resources(model.prefill_attention_slopes, pairs, cached, tokens)
+        if seen is not None:
+            split = split + resources.prompt_resources(model.window_prefill_slopes, *seen, tokens)
+        return _ticks(split)
 
     @cached_property
     def _tokens(self) -> Integers:

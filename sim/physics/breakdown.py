@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from sim.physics.iteration import IterationModel, Totals
-from sim.physics.mixed_attention import QUERY_TILE
+from sim.physics.iteration import IterationModel
+from sim.physics.mixed_attention import QUERY_TILE, MixedSlopes
 from sim.physics.operators import (
     attention_flops_per_pair,
     decode_flops_per_kv_token,
@@ -16,8 +17,9 @@ from sim.physics.operators import (
     prefill_bytes_per_token,
     score_bytes_per_pair,
 )
-from sim.physics.prefill_attention import MASKED, UNFUSED_KERNELS
-from sim.physics.roofline import Operator, Rate
+from sim.physics.prefill_attention import MASKED, UNFUSED_KERNELS, PrefillSlopes
+from sim.physics.roofline import Operator, Rate, overlapped_seconds
+from sim.physics.totals import Totals
 
 
 @dataclass(frozen=True)
@@ -109,31 +111,84 @@ def _part(
     return Part(name, count, flops, moved_bytes, count * rate.launch_seconds, compute, memory, seconds, peak)
 
 
-def _prefill(model: IterationModel, pairs: float, cached: float, new: float) -> Part:
+@dataclass(frozen=True)
+class _Layers:
+    """Attention in layers that see equally much: the sums that it depends on, and the coefficients of its time."""
+
+    suffix: str
+    layers: int
+    pairs: float
+    cached: float
+    new: float
+    decodes: float
+    keys: float
+    prefill: PrefillSlopes
+    mixed: MixedSlopes | None
+
+
+def _attention(model: IterationModel, totals: Totals) -> list[Part]:
+    """Return attention of prompts and of decoding, or their one kernel, in layers of both kinds."""
+
+    def number(value: npt.ArrayLike) -> float:
+        return float(np.asarray(value))
+
+    decodes = number(totals.decode_sequences)
+    pairs, cached, new = map(number, totals.prompts)
+    slopes = model.prefill_attention_slopes, model.mixed_attention_slopes
+    whole = _Layers("", model.whole_layers, pairs, cached, new, decodes, number(totals.decode_kv_tokens), *slopes)
+    pairs, cached, _ = map(number, totals.prompts_in_window)
+    slopes, keys = (model.window_prefill_slopes, model.window_mixed_slopes), number(totals.keys_in_window)
+    windowed = _Layers(" in a window", model.window_layers, pairs, cached, new, decodes, keys, *slopes)
+    return [part for one in (whole, windowed) if one.layers for part in _attention_in(model, one)]
+
+
+def _attention_in(model: IterationModel, of: _Layers) -> list[Part]:
+    layers, slopes = of.layers, of.mixed
+    own = layers * of.new * prefill_bytes_per_token(model.model, model.precision, model.parallelism)
+    pair_flops = attention_flops_per_pair(model.model, model.parallelism)
+    kv_bytes = layers * model.kv_bytes_per_layer
+    seconds = slopes.seconds(of.pairs, of.cached, of.new, of.decodes, of.keys) if slopes else 0.0
+    if slopes and seconds:
+        tiles = of.new / QUERY_TILE
+        tile_keys = of.pairs / QUERY_TILE + tiles * (QUERY_TILE / 2 + slopes.tile_tokens) + of.keys
+        flops = layers * pair_flops * QUERY_TILE * (tile_keys + of.decodes * slopes.tile_tokens)
+        moved_bytes = own + kv_bytes * (of.cached + of.keys)
+        rate, peak = model.efficiency.mixed_attention, model.sixteen_bit_peak
+        name = "attention in one kernel" + of.suffix
+        return [_part(model, name, layers, flops, moved_bytes, rate, peak, seconds)]
+    parts = []
+    if of.pairs:
+        parts.append(_prefill(model, of))
+    if of.keys:
+        parts.append(_decode(model, of))
+    return parts
+
+
+def _prefill(model: IterationModel, of: _Layers) -> Part:
     """Return attention of prompts; cached keys, own tokens and scores move at rates of their own."""
-    shape, split, layers = model.model, model.parallelism, model.model.layers
+    shape, split, layers, pairs = model.model, model.parallelism, of.layers, of.pairs
     computed, scored = (pairs, 0.0) if model.flash_attention else (MASKED * pairs, MASKED * pairs)
     kernels = layers if model.flash_attention else layers * UNFUSED_KERNELS
-    slopes = model.prefill_attention_slopes
-    moved_bytes = new * prefill_bytes_per_token(shape, model.precision, split) + cached * model.kv_bytes_per_layer
+    slopes = of.prefill
+    moved_bytes = of.new * prefill_bytes_per_token(shape, model.precision, split) + of.cached * model.kv_bytes_per_layer
     moved_bytes += scored * score_bytes_per_pair(shape, split)
     return Part(
-        "prefill attention",
+        "prefill attention" + of.suffix,
         kernels,
         layers * attention_flops_per_pair(shape, split) * computed,
         layers * moved_bytes,
         slopes.launch,
         slopes.per_pair * pairs,
-        slopes.per_kv_token * cached + slopes.per_new_token * new + slopes.per_pair_moved * pairs,
-        float(model.prefill_attention_seconds(pairs, cached, new)),
+        slopes.per_kv_token * of.cached + slopes.per_new_token * of.new + slopes.per_pair_moved * pairs,
+        float(slopes.seconds(pairs, of.cached, of.new)),
         model.sixteen_bit_peak,
     )
 
 
-def _decode(model: IterationModel, keys: float, decodes: float) -> Part:
+def _decode(model: IterationModel, of: _Layers) -> Part:
     """Return attention of decoding sequences."""
-    shape, split, layers = model.model, model.parallelism, model.model.layers
-    read = layers * (keys + decodes * model.efficiency.decode_tile_tokens)
+    shape, split, layers = model.model, model.parallelism, of.layers
+    read = layers * (of.keys + of.decodes * model.efficiency.decode_tile_tokens)
     flops, moved_bytes = read * decode_flops_per_kv_token(shape, split), read * model.kv_bytes_per_layer
     rate, bandwidth = model.decode_rate, model.hardware.memory.bandwidth_bytes_per_second
     memory = moved_bytes / (bandwidth * rate.memory)
@@ -141,47 +196,8 @@ def _decode(model: IterationModel, keys: float, decodes: float) -> Part:
         score_bytes = read * score_bytes_per_pair(shape, split)
         moved_bytes += score_bytes
         memory += score_bytes / (bandwidth * model.efficiency.elementwise.memory)
-    return Part(
-        "decode attention",
-        layers if model.flash_attention else layers * UNFUSED_KERNELS,
-        flops,
-        moved_bytes,
-        model.decode_attention_launch_seconds,
-        flops / (model.sixteen_bit_peak * rate.compute),
-        memory,
-        float(model.decode_attention_seconds(keys, decodes)),
-        model.sixteen_bit_peak,
-    )
-
-
-def _attention(model: IterationModel, totals: Totals) -> list[Part]:
-    """Return attention of prompts and of decoding, or their one kernel."""
-    pairs, cached, new, decodes, keys = (
-        float(np.asarray(value))
-        for value in (
-            totals.prefill_pairs,
-            totals.prefill_kv_tokens,
-            totals.prefill_tokens,
-            totals.decode_sequences,
-            totals.decode_kv_tokens,
-        )
-    )
-    layers, peak = model.model.layers, model.sixteen_bit_peak
-    slopes = model.mixed_attention_slopes
-    own = layers * new * prefill_bytes_per_token(model.model, model.precision, model.parallelism)
-    pair_flops = attention_flops_per_pair(model.model, model.parallelism)
-    kv_bytes = layers * model.kv_bytes_per_layer
-    seconds = slopes.seconds(pairs, cached, new, decodes, keys) if slopes else 0.0
-    if slopes and seconds:
-        tiles = new / QUERY_TILE
-        tile_keys = pairs / QUERY_TILE + tiles * (QUERY_TILE / 2 + slopes.tile_tokens) + keys
-        flops = layers * pair_flops * QUERY_TILE * (tile_keys + decodes * slopes.tile_tokens)
-        moved_bytes = own + kv_bytes * (cached + keys)
-        rate = model.efficiency.mixed_attention
-        return [_part(model, "attention in one kernel", layers, flops, moved_bytes, rate, peak, seconds)]
-    parts = []
-    if pairs:
-        parts.append(_prefill(model, pairs, cached, new))
-    if keys:
-        parts.append(_decode(model, keys, decodes))
-    return parts
+    kernels = layers if model.flash_attention else layers * UNFUSED_KERNELS
+    launch, compute = kernels * rate.launch_seconds, flops / (model.sixteen_bit_peak * rate.compute)
+    seconds = launch + float(overlapped_seconds(compute, memory, rate.sharpness))
+    name = "decode attention" + of.suffix
+    return Part(name, kernels, flops, moved_bytes, launch, compute, memory, seconds, model.sixteen_bit_peak)

@@ -27,6 +27,7 @@ from sim.physics.parallelism import Parallelism
 from sim.physics.precision import PRECISIONS, Precision, compute_unit, sixteen_bit_unit
 from sim.physics.prefill_attention import MASKED, UNFUSED_KERNELS, PrefillSlopes
 from sim.physics.roofline import Floats, Operator, Rate, overlapped_seconds, roofline_seconds
+from sim.physics.totals import Totals as Totals
 from workloads.models.transformer import Transformer
 
 HOST_SECONDS = 300e-6
@@ -38,29 +39,6 @@ of Llama-2-70B decodes on A100 in 57, 45 and 45 ms at TP 2, 4 and 8 (github.com/
 
 
 @dataclass(frozen=True)
-class Totals:
-    """An iteration as the hardware sees it: scalars, or arrays of one shape with an element per iteration.
-
-    Attributes
-    ----------
-    tokens : new tokens, of prefill chunks and one for each decoding sequence.
-    samples : sequences that sample a token.
-    prefill_tokens : new tokens of the prefill chunks, a part of `tokens`.
-    prefill_pairs : causal query-key pairs of the chunks: a chunk of c tokens behind k has ``c k + c (c + 1) / 2``.
-    prefill_kv_tokens : cached tokens in front of the chunks.
-    decode_sequences, decode_kv_tokens : decoding sequences, and the sum of their contexts with the new token.
-    """
-
-    tokens: npt.ArrayLike
-    samples: npt.ArrayLike
-    prefill_tokens: npt.ArrayLike = 0.0
-    prefill_pairs: npt.ArrayLike = 0.0
-    prefill_kv_tokens: npt.ArrayLike = 0.0
-    decode_sequences: npt.ArrayLike = 0.0
-    decode_kv_tokens: npt.ArrayLike = 0.0
-
-
-@dataclass(frozen=True)
 class IterationModel:
     """A model in some precision on some devices, as functions from the terms of `Totals` to seconds.
 
@@ -68,8 +46,8 @@ class IterationModel:
     `token_seconds`, `head_seconds`, `attention_seconds` and `host_seconds`.
     All functions take scalars and arrays alike, with equal results bit for bit, and give 0 for nothing.
 
-    Sliding windows are not modelled: a sequence would cost the lesser of context and window, which no sum of contexts
-    tells. Such layers attend to, and cache, the whole context, which is too slow.
+    Layers with a sliding window read, and compute with, the lesser of context and window of every sequence: sums of
+    their own in `Totals`. Without FlashAttention a window only masks.
 
     Attributes
     ----------
@@ -123,17 +101,38 @@ class IterationModel:
         seconds = self._sum(head_operators(self.model, self.parallelism, count), count)
         return np.where(count > 0, seconds + self.gather_seconds(count), 0.0)
 
-    def decode_attention_seconds(self, kv_tokens: npt.ArrayLike, sequences: npt.ArrayLike) -> Floats:
+    @property
+    def window_layers(self) -> int:
+        """Layers that see no more than a window."""
+        return self.model.window_layers if self.flash_attention else 0
+
+    @property
+    def window(self) -> int | None:
+        """Tokens that those layers see; None without any."""
+        return self.model.window if self.window_layers else None
+
+    @property
+    def whole_layers(self) -> int:
+        """Layers that see the whole context."""
+        return self.model.layers - self.window_layers
+
+    def decode_attention_seconds(
+        self, kv_tokens: npt.ArrayLike, sequences: npt.ArrayLike, window_kv_tokens: npt.ArrayLike | None = None
+    ) -> Floats:
         """Return the time of decoding attention in all layers [s], shape of the arguments: affine above 0.
 
         Parameters
         ----------
         kv_tokens : contexts of all decoding sequences together, each with its new token.
         sequences : how many they are; each costs the `decode_tile_tokens` of the constants on top.
+        window_kv_tokens : what they read in a layer with a window, if that is less.
         """
         count = np.asarray(kv_tokens, dtype=np.float64)
         tiles = self.efficiency.decode_tile_tokens * np.asarray(sequences, dtype=np.float64)
         seconds = self.decode_attention_launch_seconds + self.decode_attention_seconds_per_kv_token * (count + tiles)
+        if self.window_layers:
+            seen = count if window_kv_tokens is None else np.asarray(window_kv_tokens, dtype=np.float64)
+            seconds = seconds + self.decode_attention_seconds_per_window_token * (seen + tiles)
         return np.where(count > 0, seconds, 0.0)
 
     @cached_property
@@ -144,15 +143,28 @@ class IterationModel:
 
     @cached_property
     def decode_attention_seconds_per_kv_token(self) -> float:
-        """Time that each token of context adds to decoding attention [s]."""
+        """Time that each token of context adds to decoding attention in the layers that see it all [s]."""
+        return self.whole_layers * self._decode_seconds_per_key
+
+    @cached_property
+    def decode_attention_seconds_per_window_token(self) -> float:
+        """Time that each token in sight adds to decoding attention in the layers with a window [s]."""
+        return self.window_layers * self._decode_seconds_per_key
+
+    @cached_property
+    def _decode_seconds_per_key(self) -> float:
         rate = self.decode_rate
         flops = decode_flops_per_kv_token(self.model, self.parallelism)
         compute_seconds = flops / (self.sixteen_bit_peak * rate.compute)
-        kernel = overlapped_seconds(compute_seconds, self._kv_token_seconds + self._score_seconds, rate.sharpness)
-        return self.model.layers * float(kernel)
+        return float(overlapped_seconds(compute_seconds, self._kv_token_seconds + self._score_seconds, rate.sharpness))
 
     def prefill_attention_seconds(
-        self, pairs: npt.ArrayLike, kv_tokens: npt.ArrayLike, new_tokens: npt.ArrayLike
+        self,
+        pairs: npt.ArrayLike,
+        kv_tokens: npt.ArrayLike,
+        new_tokens: npt.ArrayLike,
+        window_pairs: npt.ArrayLike | None = None,
+        window_kv_tokens: npt.ArrayLike | None = None,
     ) -> Floats:
         """Return the time of the attention of prefill chunks in all layers [s], shape of the arguments.
 
@@ -160,19 +172,28 @@ class IterationModel:
         ----------
         pairs, kv_tokens, new_tokens : `prefill_pairs`, `prefill_kv_tokens` and `prefill_tokens` of `Totals`; no pairs
             take no time.
+        window_pairs, window_kv_tokens : those in a layer with a window, if that is less.
         """
-        slopes = self.prefill_attention_slopes
-        count = np.asarray(pairs, dtype=np.float64)
-        memory_seconds = slopes.per_kv_token * np.asarray(kv_tokens, dtype=np.float64)
-        memory_seconds = memory_seconds + slopes.per_new_token * np.asarray(new_tokens, dtype=np.float64)
-        memory_seconds = memory_seconds + slopes.per_pair_moved * count
-        kernels = overlapped_seconds(slopes.per_pair * count, memory_seconds, slopes.sharpness)
-        return np.where(count > 0, slopes.launch + kernels, 0.0)
+        seconds = self.prefill_attention_slopes.seconds(pairs, kv_tokens, new_tokens)
+        if not self.window_layers:
+            return seconds
+        seen = pairs if window_pairs is None else window_pairs
+        cached = kv_tokens if window_kv_tokens is None else window_kv_tokens
+        in_window = self.window_prefill_slopes.seconds(seen, cached, new_tokens)
+        return in_window + seconds if self.whole_layers else in_window
 
     @cached_property
     def prefill_attention_slopes(self) -> PrefillSlopes:
         """The coefficients of `prefill_attention_seconds`, for a clock that evaluates it without arrays."""
-        layers, rate = self.model.layers, self.prefill_rate
+        return self._prefill_slopes(self.whole_layers)
+
+    @cached_property
+    def window_prefill_slopes(self) -> PrefillSlopes:
+        """The same for the layers with a window."""
+        return self._prefill_slopes(self.window_layers)
+
+    def _prefill_slopes(self, layers: int) -> PrefillSlopes:
+        rate = self.prefill_rate
         flops = attention_flops_per_pair(self.model, self.parallelism)
         own_bytes = prefill_bytes_per_token(self.model, self.precision, self.parallelism)
         whole, kernels = (1, 1) if self.flash_attention else (MASKED, UNFUSED_KERNELS)
@@ -191,9 +212,19 @@ class IterationModel:
 
         Latent attention has kernels of its own.
         """
-        if not self.one_attention_kernel or not self.flash_attention or self.model.latent:
-            return None
-        constants, layers = self.efficiency, self.model.layers
+        return self._mixed_slopes(self.whole_layers) if self._shares_kernel else None
+
+    @cached_property
+    def window_mixed_slopes(self) -> MixedSlopes | None:
+        """The same for the layers with a window; None if there are none."""
+        return self._mixed_slopes(self.window_layers) if self._shares_kernel and self.window_layers else None
+
+    @property
+    def _shares_kernel(self) -> bool:
+        return self.one_attention_kernel and self.flash_attention and not self.model.latent
+
+    def _mixed_slopes(self, layers: int) -> MixedSlopes:
+        constants = self.efficiency
         rate, heads = constants.mixed_attention, self.model.query_heads // self.parallelism.tensor
         bytes_per_second = self.hardware.memory.bandwidth_bytes_per_second * rate.memory
         tile_flops = QUERY_TILE * attention_flops_per_pair(self.model, self.parallelism)
@@ -208,14 +239,17 @@ class IterationModel:
 
     def attention_seconds(self, totals: Totals) -> Floats:
         """Return the time of all attention in all layers [s], shape of the totals."""
-        decoding = self.decode_attention_seconds(totals.decode_kv_tokens, totals.decode_sequences)
-        prompts = totals.prefill_pairs, totals.prefill_kv_tokens, totals.prefill_tokens
-        apart = decoding + self.prefill_attention_seconds(*prompts)
-        slopes = self.mixed_attention_slopes
-        if slopes is None:
+        decodes, keys, seen = totals.decode_sequences, totals.decode_kv_tokens, totals.keys_in_window
+        window_pairs, window_cached, _ = totals.prompts_in_window
+        apart = self.decode_attention_seconds(keys, decodes, seen)
+        apart = apart + self.prefill_attention_seconds(*totals.prompts, window_pairs, window_cached)
+        if self.mixed_attention_slopes is None:
             return apart
-        in_one = np.vectorize(slopes.seconds, otypes=[np.float64])
-        together = in_one(*prompts, totals.decode_sequences, totals.decode_kv_tokens)
+        in_one = np.vectorize(self.mixed_attention_slopes.seconds, otypes=[np.float64])
+        together = in_one(*totals.prompts, decodes, keys)
+        if self.window_mixed_slopes is not None:
+            in_one = np.vectorize(self.window_mixed_slopes.seconds, otypes=[np.float64])
+            together = together + in_one(*totals.prompts_in_window, decodes, seen)
         return np.where(together > 0, together, apart)
 
     def seconds(self, totals: Totals) -> Floats:

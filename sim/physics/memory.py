@@ -93,6 +93,17 @@ def kv_bytes_per_token_per_device(model: Transformer, precision: Precision, para
     return model.layers * kv_elements_per_layer(model, parallelism) * precision.kv_bytes
 
 
+def least_kv_bytes_per_device(model: Transformer, precision: Precision, parallelism: Parallelism, tokens: int) -> float:
+    """Return what one device must cache for a sequence of so many tokens [bytes].
+
+    Layers with a window need no more than what is in sight. Engines that keep blocks for such layers apart come close
+    to this, by at most a chunk of the prompt (docs.vllm.ai, "Hybrid KV Cache Manager"); the others keep the whole.
+    """
+    layers = model.window_layers
+    kept = (model.layers - layers) * tokens + layers * min(tokens, model.window or tokens)
+    return kept * kv_elements_per_layer(model, parallelism) * precision.kv_bytes
+
+
 def kv_blocks(
     model: Transformer,
     hardware: HardwareProfile,

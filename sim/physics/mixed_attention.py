@@ -46,8 +46,8 @@ class MixedSlopes(NamedTuple):
 
         A tile of a prompt sees half a tile more keys than its mean row, since its last row sees most.
         """
-        if not pairs or not kv_tokens:
-            return 0.0  # not a mixed iteration
+        if not pairs or not kv_tokens or not self.per_kv_token:
+            return 0.0  # not a mixed iteration, or no such layers
         tiles = new_tokens / QUERY_TILE
         tile_keys = pairs / QUERY_TILE + tiles * (QUERY_TILE / 2 + self.tile_tokens)
         tile_keys += kv_tokens + decodes * self.tile_tokens

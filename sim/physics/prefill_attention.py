@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
+from sim.physics.roofline import Floats, overlapped_seconds
+
 MASKED = 2
 """Pairs that attention without FlashAttention computes for each causal one: it fills the square and masks half."""
 
@@ -24,3 +29,12 @@ class PrefillSlopes(NamedTuple):
     per_new_token: float
     per_pair_moved: float
     sharpness: float
+
+    def seconds(self, pairs: npt.ArrayLike, kv_tokens: npt.ArrayLike, new_tokens: npt.ArrayLike) -> Floats:
+        """Return the time of these layers [s], shape of the arguments; no pairs take no time."""
+        count = np.asarray(pairs, dtype=np.float64)
+        memory_seconds = self.per_kv_token * np.asarray(kv_tokens, dtype=np.float64)
+        memory_seconds = memory_seconds + self.per_new_token * np.asarray(new_tokens, dtype=np.float64)
+        memory_seconds = memory_seconds + self.per_pair_moved * count
+        kernels = overlapped_seconds(self.per_pair * count, memory_seconds, self.sharpness)
+        return np.where(count > 0, self.launch + kernels, 0.0)

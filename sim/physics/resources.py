@@ -8,6 +8,7 @@ import numpy.typing as npt
 from sim.physics.breakdown import breakdown
 from sim.physics.iteration import IterationModel, Totals
 from sim.physics.operators import head_operators, layer_operators
+from sim.physics.prefill_attention import PrefillSlopes
 from sim.physics.roofline import Floats, Operator
 
 RESOURCES = ("compute", "memory", "link", "launch")
@@ -34,16 +35,15 @@ def head_resources(model: IterationModel, samples: npt.ArrayLike) -> Floats:
 
 
 def prompt_resources(
-    model: IterationModel, pairs: npt.ArrayLike, kv_tokens: npt.ArrayLike, new_tokens: npt.ArrayLike
+    slopes: PrefillSlopes, pairs: npt.ArrayLike, kv_tokens: npt.ArrayLike, new_tokens: npt.ArrayLike
 ) -> Floats:
-    """Split `IterationModel.prefill_attention_seconds` (len(RESOURCES), ...) [s]; the first axis sums to it."""
-    slopes = model.prefill_attention_slopes
+    """Split `PrefillSlopes.seconds` (len(RESOURCES), ...) [s]; the first axis sums to it."""
     count = np.asarray(pairs, dtype=np.float64)
     memory = slopes.per_kv_token * np.asarray(kv_tokens, dtype=np.float64) + slopes.per_pair_moved * count
     memory = memory + slopes.per_new_token * np.asarray(new_tokens, dtype=np.float64)
     split = np.zeros((len(RESOURCES), *count.shape))
     split[_LAUNCH] = np.where(count > 0, slopes.launch, 0.0)
-    rest = model.prefill_attention_seconds(pairs, kv_tokens, new_tokens) - split[_LAUNCH]
+    rest = slopes.seconds(pairs, kv_tokens, new_tokens) - split[_LAUNCH]
     return _to_the_scarcer(split, rest, slopes.per_pair * count > memory)
 
 

@@ -14,6 +14,7 @@ from sim.engine.clock import IterationClock, seconds
 from sim.engine.log import Iterations
 from sim.engine.replay import FINISHED, Replay
 from sim.engine.spending import HOST, LINK, SPENT_ON, Spending, apportioned
+from sim.physics.totals import seen_pairs
 from sim.results.percentiles import Integers
 from sim.scheduling.batch import Limits, Refusal
 
@@ -134,6 +135,7 @@ class Rows:
     def __init__(self, log: Iterations, limits: Limits, clock: IterationClock) -> None:
         """Read it, under the limits and the clock of the run."""
         self.log, self.clock, self.spending = log, clock, Spending(clock)
+        self._window = limits.window
         self.start, self.duration, self.end = log.start, log.duration, log.end
         # Idle before a row; nobody who waits or decodes should ever meet any.
         self.gap = np.concatenate([[0], log.start[1:] - self.end[:-1]])
@@ -152,9 +154,11 @@ class Rows:
         log = self.log
         own = np.where(log.decodes > 0, self.duration, 0)
         mixed = np.flatnonzero((log.decodes > 0) & (log.prompts > 0))
+        seen = dict(log.sights.tolist())
+        columns = (mixed, log.decodes[mixed], log.context[mixed])
         own[mixed] = [
-            self.clock.iteration(0, 0, 0, 0, count, context)
-            for count, context in zip(log.decodes[mixed].tolist(), log.context[mixed].tolist(), strict=True)
+            self.clock.iteration(0, 0, 0, 0, count, context, window_keys=seen.get(row, 0))
+            for row, count, context in zip(*(column.tolist() for column in columns), strict=True)
         ]
         rows = np.flatnonzero(log.decodes > 0)
         spent = np.zeros((len(SPENT_ON), len(own)), dtype=np.int64)
@@ -175,8 +179,15 @@ class Rows:
     def alone(self, cached: Integers, tokens: Integers, ends: Integers) -> Integers:
         """Return what iterations of a single piece of a prompt each would take [ticks]."""
         pairs = tokens * cached + tokens * (tokens + 1) // 2
-        sums = zip(ends.tolist(), tokens.tolist(), pairs.tolist(), cached.tolist(), strict=True)
-        return np.array([self.clock.iteration(*chunk, 0, 0) for chunk in sums], dtype=np.int64)
+        none = np.zeros_like(tokens)
+        columns = [ends, tokens, pairs, cached, none, none]
+        if self._window:
+            columns += [
+                seen_pairs(tokens, cached, self._window).astype(np.int64),
+                np.minimum(cached, self._window - 1),
+            ]
+        sums = zip(*(column.tolist() for column in columns), strict=True)
+        return np.array([self.clock.iteration(*chunk) for chunk in sums], dtype=np.int64)
 
     def left_in_flight(self, row: Integers, moment: Integers) -> Integers:
         """Return how long the iteration of a row in which a moment lies still takes from then on [ticks]."""

@@ -39,6 +39,8 @@ class Limits:
     context : longest prompt and reply together (`max_model_len`).
     watermark_blocks : blocks that an admission must leave free.
     paddings : most padding in a rectangular prompt batch (vLLM 0.2 pads and counts the rectangle); None if packed.
+    window : tokens that are in sight in layers with a window, which the clock charges for; 0 without such layers. It
+        frees no blocks: engines keep the whole context of every layer unless they manage such layers apart.
     """
 
     blocks: int
@@ -48,6 +50,7 @@ class Limits:
     context: int = 4096
     watermark_blocks: int = 0
     paddings: int | None = None
+    window: int = 0
 
     def __post_init__(self) -> None:
         """Refuse limits under which nothing could run."""

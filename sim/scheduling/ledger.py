@@ -13,6 +13,7 @@ from sim.scheduling.flight import Flight
 from sim.scheduling.kv_pool import BlockPool, Pool
 from sim.scheduling.prefix_cache import PrefixCache
 from sim.scheduling.sequence import Sequence
+from sim.scheduling.windowed_cohort import WindowedCohort
 
 
 class Policy(Protocol):
@@ -38,6 +39,8 @@ class Ledger:
     held : those of the cohort that sit this iteration out.
     samples, new_tokens, cached_context, pairs : of this iteration's chunks: how many end their prompt, tokens to
         compute, tokens computed before, and causal pairs of query and key.
+    window_pairs, window_cached, window_keys : pairs and tokens computed before that are in sight in layers with a
+        window, and keys that decoding sequences see there, with the new ones; 0 without such layers.
     flight : the batch that runs while the next one is planned, if that is done ahead.
     leaving : sequences whose last token is in flight; they hold seat and blocks, and nothing is planned for them.
     recalled : sequences preempted while a batch is in flight, and how they will queue: their token may be in it.
@@ -88,6 +91,9 @@ class Ledger:
         "spare_blocks",
         "swapped",
         "waiting",
+        "window_cached",
+        "window_keys",
+        "window_pairs",
     )
 
     keeps_rows: ClassVar[bool] = False
@@ -108,7 +114,9 @@ class Ledger:
         late_release : keep the blocks of a finished sequence until the next iteration has been planned.
         """
         self.limits = limits
-        self.cohort = Cohort(limits.block_tokens)
+        self.cohort = (
+            WindowedCohort(limits.block_tokens, limits.window) if limits.window else Cohort(limits.block_tokens)
+        )
         self.flight = Flight(self.cohort)
         self.leaving = self.flight.leaving
         self.pool: Pool = (
@@ -142,6 +150,7 @@ class Ledger:
         self.held: list[Sequence] = []
         self.decodes = self.context = 0
         self.samples = self.new_tokens = self.cached_context = self.pairs = 0
+        self.window_pairs = self.window_cached = self.window_keys = 0
         self._longest = self._taken = 0
         self.refusal = Refusal.NONE
 
@@ -242,12 +251,20 @@ class Ledger:
         self.new_tokens += new
         self.cached_context += cached
         self.pairs += new * cached + new * (new + 1) // 2
+        if limits.window:
+            self._look_back(new, cached)
         return True
 
-    def rectangle(self) -> tuple[int, int]:
-        """Return the tokens and the causal pairs of this iteration's prompts if each is as long as the longest."""
+    def rectangle(self) -> tuple[int, int, int]:
+        """Return the tokens and the causal pairs of this iteration's prompts if each is as long as the longest.
+
+        The last number are the pairs that are in sight in layers with a window.
+        """
         longest, rows = max(chunk for _, chunk in self.chunks), len(self.chunks)
-        return rows * longest, longest * self.cached_context + rows * (longest * (longest + 1) // 2)
+        pairs = longest * self.cached_context + rows * (longest * (longest + 1) // 2)
+        window = self.limits.window
+        seen = sum(_seen_pairs(longest, sequence.computed, window) for sequence, _ in self.chunks) if window else 0
+        return rows * longest, pairs, seen
 
     def extend(self, sequence: Sequence, chunk: int) -> bool:
         """Plan the next `chunk` tokens of a prompt that has been computed in part; False if blocks are missing."""
@@ -266,7 +283,15 @@ class Ledger:
         self.new_tokens += chunk
         self.cached_context += computed
         self.pairs += chunk * computed + chunk * (chunk + 1) // 2
+        if self.limits.window:
+            self._look_back(chunk, computed)
         return True
+
+    def _look_back(self, new: int, cached: int) -> None:
+        """Count what a chunk sees in layers with a window."""
+        window = self.limits.window
+        self.window_pairs += _seen_pairs(new, cached, window)
+        self.window_cached += min(cached, window - 1)
 
     def _fits_budget(self, tokens: int, new: int) -> bool:
         limits = self.limits
@@ -325,16 +350,20 @@ class Ledger:
         if len(sitting) == cohort.count:
             return
         self.held = sitting
-        computed = sum(cohort.computed(sequence) for sequence in sitting)
+        computed = [cohort.computed(sequence) for sequence in sitting]
+        if isinstance(cohort, WindowedCohort):
+            self.window_keys = cohort.keys() - sum(min(tokens + 1, cohort.window) for tokens in computed)
         for sequence in sitting:
             cohort.hold(sequence)
         self.decodes = cohort.count - len(sitting)
-        self.context = cohort.context + len(sitting) - computed
+        self.context = cohort.context + len(sitting) - sum(computed)
         cohort.ahead = 1
 
     def _decode(self, blocks: int) -> None:
         self.decodes = self.cohort.count
         self.context = self.cohort.context
+        if isinstance(self.cohort, WindowedCohort):
+            self.window_keys = self.cohort.keys()
         self.cohort.ahead = 1
         self._taken = blocks
         self.pool.take(blocks)
@@ -385,6 +414,15 @@ class Ledger:
     def keep(self, finished: list[Sequence]) -> list[Sequence]:
         """Take in sequences whose reply is complete, and return those who may go: all of them."""
         return finished
+
+    def sight(self) -> tuple[int, int, int]:
+        """Return what the decoding planned sees in layers with a window, which the limits must have.
+
+        Keys, with the new ones; by how many they grow in each further iteration; and for how many iterations so.
+        """
+        cohort = self.cohort
+        assert isinstance(cohort, WindowedCohort)  # the engine has seen to it
+        return self.window_keys, cohort.growing, cohort.regular_iterations()
 
     def quiet_iterations(self) -> int:
         """Return for how many decode iterations, this one included, no decision can change (arrivals aside)."""
@@ -473,3 +511,9 @@ class Ledger:
             held = max(sequence.computed, sequence.allocated)
             self.guaranteed -= sequence.guaranteed_blocks - self.limits.blocks_for(held)
         self.pool.release(sequence, findable=findable, keep=keep)
+
+
+def _seen_pairs(new: int, cached: int, window: int) -> int:
+    """Return the causal pairs of a chunk in layers with a window; its first tokens may see less than a full one."""
+    growing = min(new, max(0, window - cached))
+    return growing * cached + growing * (growing + 1) // 2 + (new - growing) * window

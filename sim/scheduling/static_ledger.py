@@ -24,7 +24,7 @@ class StaticLedger(Ledger):
         get their reply, and give their memory back, when the batch ends.
     """
 
-    __slots__ = ("_begun", "_longest_row", "_rows", "_rows_context", "to_end")
+    __slots__ = ("_begun", "_longest_row", "_row_tokens", "_rows", "_rows_context", "to_end")
 
     keeps_rows: ClassVar[bool] = True
 
@@ -34,6 +34,7 @@ class StaticLedger(Ledger):
         self.pads = pads
         self.to_end = to_end
         self._begun = self._longest_row = self._rows = self._rows_context = 0
+        self._row_tokens: list[int] = []
 
     def admit(
         self,
@@ -49,6 +50,7 @@ class StaticLedger(Ledger):
         if not self.chunks:
             self._begun = self.cohort.iteration
             self._longest_row = self._rows = self._rows_context = 0
+            self._row_tokens = []
         if chunk is not None or not super().admit(
             sequence,
             guaranteed_tokens=guaranteed_tokens,
@@ -60,6 +62,7 @@ class StaticLedger(Ledger):
         self._longest_row = max(self._longest_row, sequence.tokens)
         self._rows += 1
         self._rows_context += sequence.tokens
+        self._row_tokens.append(sequence.tokens)
         return True
 
     def _fits_budget(self, tokens: int, new: int) -> bool:
@@ -74,6 +77,17 @@ class StaticLedger(Ledger):
         if self.pads:
             return rows, rows * (self._longest_row + steps)
         return rows, self._rows_context + rows * steps if self.to_end else self.context
+
+    def sight(self) -> tuple[int, int, int]:
+        """Return what rows see in layers with a window; see `Ledger.sight`."""
+        if not (self.pads or self.to_end):
+            return super().sight()
+        window, steps = self.limits.window, self.cohort.iteration - self._begun
+        rows = [self._longest_row] * self.decoding_rows()[0] if self.pads else self._row_tokens
+        seen = [tokens + steps + 1 for tokens in rows]
+        growing = [tokens for tokens in seen if tokens < window]
+        regular = window - max(growing) + 1 if growing else 1 << 62
+        return sum(min(tokens, window) for tokens in seen), len(growing), regular
 
     def keep(self, finished: list[Sequence]) -> list[Sequence]:
         """Take in members whose reply is complete, and return those who may go: at the end of the batch all."""

@@ -10,21 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simpy import Environment
 
-from sim.engine.clock import IterationClock, uniform_clock
+from sim.engine.clock import uniform_clock
 from sim.engine.engine import ARRIVAL, Engine, Moment
 from sim.engine.replay import FINISHED, IGNORED, REJECTED, UNFINISHED, Replay, replay
 from sim.scheduling.batch import Limits
 from sim.scheduling.ledger import Ledger
 from sim.scheduling.schedulers import SCHEDULERS
 from sim.scheduling.sequence import Sequence
-from tests.strategies import clocks, servers, traces
+from tests.strategies import clocks, half_as_fast, servers, traces
 from workloads.trace import Trace
 
 COLUMNS = ("arrival", "first_token", "finish", "cached_tokens", "preemptions", "outcome")
 
 OWN_ORDER = ("shortest_prompt_first", "priority", "longest_prefix_first", "earliest_deadline")
 IN_ORDER = tuple(name for name in SCHEDULERS if name not in ("inflight_chunked", "dynamic_splitfuse", *OWN_ORDER))
-runs = {"trace": traces(), "server": servers(), "clock": clocks()}
+runs = {"trace": traces(), "server": servers(), "clock": clocks(windows=True)}
 
 
 def sorted_gaps(outcome: Replay) -> np.ndarray:
@@ -100,7 +100,7 @@ def test_iterations_do_not_overlap_and_idle_means_nothing_waits(trace, server, c
         assert not waiting.any(), "the replica was idle although somebody was in the system"
 
 
-@given(trace=traces(), server=servers(IN_ORDER), clock=clocks())
+@given(trace=traces(), server=servers(IN_ORDER), clock=clocks(windows=True))
 def test_first_come_first_served_lets_nobody_overtake(trace, server, clock):
     outcome = server.serve(trace, clock)
     served = np.flatnonzero(outcome.outcome == FINISHED)
@@ -111,24 +111,15 @@ def test_first_come_first_served_lets_nobody_overtake(trace, server, clock):
 @given(**runs)
 def test_doubling_all_ticks_doubles_all_results(trace, server, clock):
     once = server.serve(trace, clock)
-    slower = IterationClock(
-        base=2 * clock.base,
-        tokens_ticks=[2 * t for t in clock.tokens_ticks],
-        samples_ticks=[2 * t for t in clock.samples_ticks],
-        decode_ticks=2 * clock.decode_ticks,
-        context_ticks=2 * clock.context_ticks,
-        prompt_ticks=lambda *chunks: 2 * clock.prompt_ticks(*chunks),
-        tile_tokens=clock.tile_tokens,
-    )
     later = replace(trace, arrival_seconds=2 * trace.arrival_seconds, think_seconds=2 * trace.think_seconds)
-    twice = server.serve(later, slower)
+    twice = server.serve(later, half_as_fast(clock))
     served = once.outcome == FINISHED
     np.testing.assert_array_equal(twice.outcome, once.outcome)
     np.testing.assert_array_equal(twice.finish[served], 2 * once.finish[served])
     np.testing.assert_array_equal(twice.first_token[served], 2 * once.first_token[served])
 
 
-@given(trace=traces(), server=servers(caches=("vllm-1", "vllm-0.4")), clock=clocks())
+@given(trace=traces(), server=servers(caches=("vllm-1", "vllm-0.4")), clock=clocks(windows=True))
 def test_caching_never_computes_more_prompt_tokens_unless_somebody_is_preempted(trace, server, clock):
     with_cache = server.serve(trace, clock)
     without = server.serve(trace, clock, prefix_cache=False)

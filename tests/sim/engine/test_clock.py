@@ -26,6 +26,9 @@ MODELS += [
     for chip in map(hardware_profiles.load, ("a100-sxm-80", "rtx-4090"))
 ]
 MODELS.append(replace(MODELS[-1], one_attention_kernel=True))
+WINDOWED = [replace(models.load("gemma-2-9b"), window=700), replace(models.load("mistral-7b-v0.1"), window=700)]
+MODELS += [IterationModel(model, hardware_profiles.load("h200-sxm")) for model in WINDOWED]
+MODELS += [replace(MODELS[5], model=model) for model in WINDOWED]
 CLOCKS = [roofline_clock(model, 4096 + 256, 512) for model in MODELS]
 
 
@@ -40,6 +43,12 @@ def test_the_clock_is_the_cost_model_rounded_up_to_ticks(case, chunks, contexts)
     new = sum(n for n, _ in chunks)
     cached = sum(k for _, k in chunks)
     pairs = sum(n * k + n * (n + 1) // 2 for n, k in chunks)
+    window = MODELS[case].window or 10**9
+    seen = (
+        sum(min(place, window) for n, k in chunks for place in range(k + 1, k + n + 1)),
+        sum(min(k, window - 1) for _, k in chunks),
+        sum(min(context + 1, window) for context in contexts),
+    )
     totals = Totals(
         tokens=new + len(contexts),
         samples=len(chunks) + len(contexts),
@@ -48,12 +57,15 @@ def test_the_clock_is_the_cost_model_rounded_up_to_ticks(case, chunks, contexts)
         prefill_kv_tokens=cached if chunks else 0,
         decode_sequences=len(contexts),
         decode_kv_tokens=sum(contexts) + len(contexts),
+        window_pairs=seen[0],
+        window_kv_tokens=seen[1],
+        window_decode_kv_tokens=seen[2],
     )
     expected = float(MODELS[case].seconds(totals))
-    cost = CLOCKS[case].iteration(len(chunks), new, pairs, cached, len(contexts), sum(contexts))
+    cost = CLOCKS[case].iteration(len(chunks), new, pairs, cached, len(contexts), sum(contexts), *seen)
     assert cost / TICKS_PER_SECOND == pytest.approx(expected, rel=1e-3)
     # Every term is rounded up, the context term once per key.
-    keys = totals.decode_kv_tokens + MODELS[case].efficiency.decode_tile_tokens * len(contexts)
+    keys = sum(contexts) + len(contexts) + seen[2] + 2 * MODELS[case].efficiency.decode_tile_tokens * len(contexts)
     assert -1 <= cost - expected * TICKS_PER_SECOND <= 10 + keys
 
 

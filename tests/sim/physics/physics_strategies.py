@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from hardware_profiles.profile import HardwareProfile, Link, Memory
 from sim.physics.efficiency import RATES, Efficiency, datasheet, generic
-from sim.physics.iteration import IterationModel, Totals
+from sim.physics.iteration import IterationModel
 from sim.physics.parallelism import Parallelism, allowed_tensor_sizes
 from sim.physics.precision import PRECISIONS
+from sim.physics.totals import Totals
 from workloads.models.transformer import LatentAttention, Mixture, Transformer
 
 DENSE = Transformer(
@@ -32,7 +33,16 @@ MIXTURE = replace(
     DENSE, name="mixture", mixture=Mixture(16, 2, 512, shared_experts=1, shared_intermediate=512, dense_layers=1)
 )
 LATENT = replace(MIXTURE, name="latent", latent=LatentAttention(384, 128, 64, 32, 64))
-MODELS = (DENSE, replace(DENSE, kv_heads=1, gated=False, tied_embeddings=True, parallel_block=True), MIXTURE, LATENT)
+WINDOW = 1000
+WINDOWED = replace(DENSE, name="windowed", window=WINDOW, window_layers=2)
+MODELS = (
+    DENSE,
+    replace(DENSE, kv_heads=1, gated=False, tied_embeddings=True, parallel_block=True),
+    MIXTURE,
+    LATENT,
+    WINDOWED,
+    replace(WINDOWED, window_layers=WINDOWED.layers),
+)
 
 SWITCH = Link("switch", "switch", 300e9, 300e9)
 CHIP = HardwareProfile(
@@ -96,4 +106,7 @@ def iterations(draw: st.DrawFn) -> Totals:
         prefill_kv_tokens=float(sum(cached for _, cached in chunks)),
         decode_sequences=float(len(contexts)),
         decode_kv_tokens=float(sum(contexts)),
+        window_pairs=float(sum(min(place, WINDOW) for chunk, k in chunks for place in range(k + 1, k + chunk + 1))),
+        window_kv_tokens=float(sum(min(cached, WINDOW - 1) for _, cached in chunks)),
+        window_decode_kv_tokens=float(sum(min(context, WINDOW) for context in contexts)),
     )

@@ -35,7 +35,9 @@ def test_never_faster_than_the_flops_allow(model: IterationModel, totals: Totals
     weights = shape.active_parameters - tables - small
     pair_flops = 4.0 * shape.query_heads * (shape.latent.value_head if shape.latent else shape.head)
     flops = 2.0 * weights * totals.tokens + 2.0 * shape.embedding_parameters * totals.samples
-    flops += shape.layers * pair_flops * (totals.prefill_pairs + totals.decode_kv_tokens)
+    whole = shape.layers - shape.window_layers
+    flops += whole * pair_flops * (totals.prefill_pairs + totals.decode_kv_tokens)
+    flops += shape.window_layers * pair_flops * (totals.window_pairs + totals.window_decode_kv_tokens)
     units = compute_unit(model.precision, model.hardware), sixteen_bit_unit(model.hardware)
     fastest = max(model.hardware.peak(unit) for unit in units)
     assert model.seconds(totals) >= flops / devices / fastest
@@ -52,8 +54,10 @@ def test_never_faster_than_the_bytes_allow(model: IterationModel, totals: Totals
         hit = experts_hit(mixture.experts, mixture.experts_per_token, totals.tokens)
         read_bytes += model.model.mixture_layers * hit * expert_bytes
     if not model.model.latent:
-        kv_bytes = model.model.kv_bytes_per_token(model.precision.kv_bytes) / model.parallelism.tensor
-        read_bytes += totals.decode_kv_tokens * kv_bytes
+        shape = model.model
+        keys = (shape.layers - shape.window_layers) * totals.decode_kv_tokens
+        keys += shape.window_layers * totals.window_decode_kv_tokens
+        read_bytes += keys * shape.kv_elements_per_layer * model.precision.kv_bytes / model.parallelism.tensor
     assert model.seconds(totals) >= read_bytes / model.hardware.memory.bandwidth_bytes_per_second
 
 
@@ -113,9 +117,10 @@ def test_scalar_equals_array(model: IterationModel, rows: list[Totals]) -> None:
 @given(iteration_models(), iterations())
 def test_an_iteration_is_the_sum_of_its_parts(model: IterationModel, totals: Totals) -> None:
     parts = model.token_seconds(totals.tokens) + model.head_seconds(totals.samples)
-    chunks = totals.prefill_pairs, totals.prefill_kv_tokens, totals.prefill_tokens
-    attention = model.decode_attention_seconds(totals.decode_kv_tokens, totals.decode_sequences)
-    attention = attention + model.prefill_attention_seconds(*chunks)
+    keys = totals.decode_kv_tokens, totals.decode_sequences, totals.window_decode_kv_tokens
+    attention = model.decode_attention_seconds(*keys)
+    in_window = totals.window_pairs, totals.window_kv_tokens
+    attention = attention + model.prefill_attention_seconds(*totals.prompts, *in_window)
     assert model.seconds(totals) == parts + attention + model.host_seconds
 
 
@@ -153,13 +158,17 @@ def test_nothing_to_do_takes_no_device_time(model: IterationModel) -> None:
     assert model.seconds(Totals(0, 0)) == model.host_seconds
 
 
-@given(iteration_models(), st.integers(1, 10**7), st.integers(0, 2000))
-def test_decode_attention_is_affine_in_the_context(model: IterationModel, kv_tokens: int, sequences: int) -> None:
+@given(iteration_models(), st.integers(1, 10**7), st.integers(0, 2000), st.integers(0, 10**6))
+def test_decode_attention_is_affine_in_the_context(
+    model: IterationModel, kv_tokens: int, sequences: int, unseen: int
+) -> None:
     launch, slope = model.decode_attention_launch_seconds, model.decode_attention_seconds_per_kv_token
-    assert model.decode_attention_seconds(kv_tokens, sequences) == launch + slope * (
-        kv_tokens + model.efficiency.decode_tile_tokens * sequences
-    )
-    assert slope > 0
+    in_window = model.decode_attention_seconds_per_window_token
+    seen, tiles = max(0, kv_tokens - unseen), model.efficiency.decode_tile_tokens * sequences
+    expected = launch + slope * (kv_tokens + tiles) + in_window * (seen + tiles)
+    assert model.decode_attention_seconds(kv_tokens, sequences, seen) == expected
+    assert slope + in_window > 0
+    assert (in_window > 0) == (model.model.window is not None)
 
 
 @given(iteration_models(tensor=1), iterations())
