@@ -43,21 +43,34 @@ def test_what_is_in_sight_is_the_count_over_all_sequences(trace, server, clock, 
 
 
 @given(trace=traces(), server=servers(), clock=clocks(windows=True), window=st.integers(1, 120))
-def test_a_stretch_costs_what_its_iterations_cost_one_by_one(trace, server, clock, window):
-    bounds = replace(server.bounds, window=window)
-    rows = []
+def test_every_iteration_costs_what_its_tokens_see_one_by_one_and_stretches_add_them_up(trace, server, clock, window):
+    bounds, scheduler, costs, batch = replace(server.bounds, window=window), server.scheduler, [], []
 
     def policy(ledger: Ledger) -> None:
-        server.scheduler.policy(ledger)
-        if ledger.decodes and not ledger.chunks:
-            cost = clock.iteration(0, 0, 0, 0, ledger.decodes, ledger.context, window_keys=sights(ledger)[2])
-            rows.append(cost)
+        scheduler.policy(ledger)
+        if ledger.chunks:
+            batch[:] = [sequence.tokens for sequence, _ in ledger.chunks]
+            longest = max(size for _, size in ledger.chunks)
+            rows = [(sequence.computed, longest if ledger.pads else size) for sequence, size in ledger.chunks]
+            places = [place for before, size in rows for place in range(before + 1, before + size + 1)]
+            sums = len(places), sum(places), ledger.cached_context, ledger.decodes, ledger.context
+            _, cached, keys = sights(ledger)
+            seen_pairs = sum(min(place, window) for place in places)
+            costs.append(clock.iteration(ledger.samples, *sums, seen_pairs, cached, keys))
+        elif ledger.decodes:
+            count, context, seen = ledger.decodes, ledger.context, sights(ledger)[2]
+            if scheduler.pads or scheduler.to_end:
+                # Every row of the batch goes on, as it is or as the longest; each has one token more than before.
+                batch[:] = [tokens + 1 for tokens in batch]
+                count = len(batch) if scheduler.to_end else ledger.decodes
+                rows = [max(batch)] * count if scheduler.pads else batch
+                context, seen = sum(rows) - count, sum(min(tokens, window) for tokens in rows)
+            costs.append(clock.iteration(0, 0, 0, 0, count, context, window_keys=seen))
 
-    scheduler = replace(server.scheduler, policy=policy)
     options = {"prefix_cache": server.cache, "asynchronous": server.asynchronous}
-    stepped = replay(trace, bounds, scheduler, clock, coast=False, **options).iterations
-    assert stepped.duration[(stepped.decodes > 0) & (stepped.prompts == 0)].tolist() == rows
-    coasted = replay(trace, bounds, server.scheduler, clock, **options).iterations
+    stepped = replay(trace, bounds, replace(scheduler, policy=policy), clock, coast=False, **options).iterations
+    assert stepped.duration.tolist() == costs
+    coasted = replay(trace, bounds, scheduler, clock, **options).iterations
     assert coasted.duration.sum() == stepped.duration.sum()
 
 
