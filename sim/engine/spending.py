@@ -65,7 +65,7 @@ class Spending:
         if window := self._window:
             seen = seen_pairs(tokens, cached, window), seen_tokens(cached, window - 1)
         weights = self._tokens[:, tokens] + self._samples[:, ends] + self._prompt_attention(pairs, cached, tokens, seen)
-        return apportioned(spent, self._with_wait(spent, weights))
+        return self._apportioned(spent, weights)
 
     def rows(self, log: Iterations) -> Integers:
         """Split each stretch of a log (..., stretches); the sums are their durations."""
@@ -79,7 +79,7 @@ class Spending:
         row, in_window = log.sights.T
         weights[self._attention, row] += self.clock.window_ticks * (in_window + self.clock.tile_tokens * decodes[row])
         weights[HOST] += self.clock.base
-        split = apportioned(log.duration, self._with_wait(log.duration, weights))
+        split = self._apportioned(log.duration, weights)
         alone = np.flatnonzero(prompts == 0)
         split[:, alone] = self.decoding(log.iterations[alone], (decodes + idle)[alone], log.duration[alone])
         return split
@@ -88,11 +88,14 @@ class Spending:
     def _window(self) -> int | None:
         return self.clock.model.window if self.clock.model else None
 
-    def _with_wait(self, spent: Integers, weights: Floats) -> Floats:
-        """Let the host have what an iteration that takes the least time takes beyond its work."""
-        if self.clock.least_ticks:
-            weights[HOST] += np.maximum(0, spent - weights.sum(axis=0))
-        return weights
+    def _apportioned(self, spent: Integers, weights: Floats) -> Integers:
+        """Split iterations in proportion to weights; beyond them, one that takes the least time keeps the host busy."""
+        if not self.clock.least_ticks:
+            return apportioned(spent, weights)
+        waits = np.maximum(0, spent - np.ceil(weights.sum(axis=0)).astype(np.int64))
+        split = apportioned(spent - waits, weights)
+        split[HOST] += waits
+        return split
 
     def _prompt_attention(
         self, pairs: Integers, cached: Integers, tokens: Integers, seen: tuple[Floats, Floats] | None

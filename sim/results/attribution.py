@@ -14,7 +14,6 @@ from sim.engine.clock import IterationClock, seconds
 from sim.engine.log import Iterations
 from sim.engine.replay import FINISHED, Replay
 from sim.engine.spending import HOST, LINK, SPENT_ON, Spending, apportioned
-from sim.physics.totals import seen_pairs
 from sim.results.percentiles import Integers
 from sim.scheduling.batch import Limits, Refusal
 
@@ -181,11 +180,10 @@ class Rows:
         pairs = tokens * cached + tokens * (tokens + 1) // 2
         none = np.zeros_like(tokens)
         columns = [ends, tokens, pairs, cached, none, none]
-        if self._window:
-            columns += [
-                seen_pairs(tokens, cached, self._window).astype(np.int64),
-                np.minimum(cached, self._window - 1),
-            ]
+        if window := self._window:
+            growing = np.clip(window - cached, 0, tokens)  # tokens whose window is not full
+            seen = growing * cached + growing * (growing + 1) // 2 + (tokens - growing) * window
+            columns += [seen, np.minimum(cached, window - 1)]
         sums = zip(*(column.tolist() for column in columns), strict=True)
         return np.array([self.clock.iteration(*chunk) for chunk in sums], dtype=np.int64)
 
