@@ -12,10 +12,11 @@ import numpy.typing as npt
 from sim.engine.clock import seconds
 from sim.engine.replay import FINISHED, UNFINISHED
 from sim.results.goodput import Objectives, met
-from sim.results.intervals import BLOCKS, PIECES, Interval, percentile_intervals, percentile_sections, replicated
+from sim.results.intervals import BLOCKS, Interval, percentile_intervals, percentile_sections, replicated
 from sim.results.percentiles import Floats, Integers
 from sim.results.result import Result
 from sim.results.stability import Verdict, verdict
+from sim.results.tails import PIECES
 from sim.results.tokens import inter_token_windows
 from sim.results.warmup import window
 

@@ -12,24 +12,22 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from sim.results.intervals import Interval, batch_means, paired, percentile_intervals, replicated, time_blocks
+from sim.results.intervals import Interval, batch_means, paired, percentile_intervals, time_blocks
 from sim.results.percentiles import Floats
 from sim.results.stability import verdict
 from sim.results.warmup import steady
+from tests.theory.known_queues import lindley
 
 Run = tuple[Floats, Floats]  # arrival and finish times
 
 
-def lindley(gap_seconds: Floats, service_seconds: Floats) -> Run:
-    """Serve first come first served: waiting is what the work runs above its running minimum (Lindley 1952)."""
-    work = np.zeros(len(gap_seconds))
-    work[1:] = np.cumsum(service_seconds[:-1] - gap_seconds[1:])
-    arrival = np.cumsum(gap_seconds)
-    return arrival, arrival + work - np.minimum.accumulate(work) + service_seconds
+def served(gap_seconds: Floats, service_seconds: Floats) -> Run:
+    arrival, delay = lindley(gap_seconds, service_seconds)
+    return arrival, arrival + delay
 
 
 def mm1(random: np.random.Generator, requests: int, load: float) -> Run:
-    return lindley(random.exponential(1 / load, requests), random.exponential(1.0, requests))
+    return served(random.exponential(1 / load, requests), random.exponential(1.0, requests))
 
 
 def many_servers(random: np.random.Generator, requests: int, load: float, servers: int = 64) -> Run:
@@ -59,24 +57,6 @@ def holds(interval: Interval, truth: float) -> bool:
 
 def assert_covers(hits: list[bool], claimed: float) -> None:
     assert np.mean(hits) == pytest.approx(claimed, abs=3.3 * np.sqrt(claimed * (1 - claimed) / len(hits)))
-
-
-@pytest.mark.parametrize(
-    ("load", "requests", "count", "mean_coverage", "p99_coverage"),
-    [(0.5, 2_000, 400, 0.95, 0.94), (0.8, 10_000, 200, 0.93, 0.93), (0.9, 40_000, 80, 0.93, 0.93)],
-)
-def test_intervals_over_replications_cover_as_claimed(
-    load: float, requests: int, count: int, mean_coverage: float, p99_coverage: float
-) -> None:
-    mean, p99 = [], []
-    for runs in experiments(1, count, 5, requests, load):
-        mean.append(holds(replicated(np.array([run.mean() for run in runs])), 1 / (1 - load)))
-        interval = percentile_intervals(runs, [0.99])[0]
-        if not interval.refused:
-            p99.append(holds(interval, np.log(100) / (1 - load)))
-    assert_covers(mean, mean_coverage)
-    assert len(p99) > 0.95 * count
-    assert_covers(p99, p99_coverage)
 
 
 def test_averaging_the_p99_of_short_runs_is_biased_and_pooling_is_not() -> None:
@@ -140,7 +120,7 @@ def test_paired_intervals_cover_and_pairing_pays() -> None:
         means = []
         for _ in range(5):
             gap, service = random.exponential(1 / 0.7, 2_000), random.exponential(1.0, 2_000)
-            means.append([counted_delays(lindley(gap, service * scale)).mean() for scale in (1.0, 0.9)])
+            means.append([counted_delays(served(gap, service * scale)).mean() for scale in (1.0, 0.9)])
         result = paired(*np.array(means).T)
         hits.append(holds(result.difference, fast - slow))
         relative.append(holds(result.percent, 100 * (fast / slow - 1)))
@@ -158,7 +138,7 @@ def test_the_warm_up_rule_removes_most_of_the_bias_of_starting_empty(
     random, all_of_it, trimmed = np.random.default_rng(10), [], []
     for _ in range(1_500):
         gap, service = random.exponential(1 / load, 2_000), random.exponential(1.0, 2_000)
-        arrival, _ = lindley(gap, service)
+        arrival, _ = served(gap, service)
         first = random.exponential(1 / (1 - load)) * (random.random() < load)
         work = np.concatenate([[0.0], np.cumsum(service[:-1] - gap[1:])])
         missing = np.maximum(first + np.minimum.accumulate(work), 0.0)  # what the empty start spares each request
@@ -195,7 +175,7 @@ def test_a_server_of_many_seats_is_judged_as_well_as_one_of_one() -> None:
 
 def test_bursty_arrivals_at_eighty_per_cent_are_stable() -> None:
     def bursty(random: np.random.Generator) -> Run:
-        return lindley(random.gamma(1 / 9, 9 / 0.8, 2_000), random.exponential(1.0, 2_000))
+        return served(random.gamma(1 / 9, 9 / 0.8, 2_000), random.exponential(1.0, 2_000))
 
     assert called_overloaded(bursty, 18, 200, 5) <= 0.03
 
