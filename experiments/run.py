@@ -25,6 +25,7 @@ COMMANDS = (
     ("timeline", "experiments.timeline:timeline", "What a replica did, moment by moment, for ui.perfetto.dev."),
     ("hardware", "experiments.hardware:hardware", "What the chips are, each number with its source."),
     ("sizing", "experiments.sizing:sizing", "How many cards a model needs, beside what the article recommends."),
+    ("capacity", "experiments.capacity:capacity", "How many requests a candidate can be asked within its promises."),
     ("claims", "experiments.article_claims:article_claims", "Which statements of the article hold."),
     ("tp_scaling", "experiments.tp_scaling:tp_scaling", "How many cards should share a model."),
     ("precision", "experiments.precision:precision", "What each number format is worth."),

@@ -78,7 +78,7 @@ def separation(differences: Floats) -> Separation:
     return Separation(replicated(differences), _needed(mean, deviation))
 
 
-def decided(values: Floats) -> int:
+def decided(values: Floats, among: int = 1) -> int:
     """Return 1 if the mean is known to be above zero, -1 if below, 0 if nobody can tell yet.
 
     To be asked at the `LOOKS` alone. A test that is repeated until it says something errs more often than its level;
@@ -89,6 +89,7 @@ def decided(values: Floats) -> int:
     Parameters
     ----------
     values : (replications,), independent.
+    among : how many such questions share the 5 %.
 
     Raises
     ------
@@ -101,7 +102,7 @@ def decided(values: Floats) -> int:
     if count < 2:
         raise ValueError(f"decided: {count} replications; allowed: 2 and more")
     mean, error = float(np.mean(values)), float(np.std(values, ddof=1)) / np.sqrt(count)
-    half = float(stdtrit(count - 1, 1 - (1 - CONFIDENCE) / len(LOOKS) / 2)) * error
+    half = float(stdtrit(count - 1, 1 - (1 - CONFIDENCE) / len(LOOKS) / among / 2)) * error
     return int(mean > half) - int(mean < -half)
 
 
