@@ -5,12 +5,17 @@ from __future__ import annotations
 import json as encoder
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 import hardware_profiles
 from sim.physics import calibration, precision
+from sim.physics.band import DRAWS, band, tornado
 from sim.physics.breakdown import Part, breakdown
+from sim.physics.efficiency import Efficiency
 from sim.physics.iteration import IterationModel
 from sim.physics.parallelism import Parallelism
 from sim.physics.totals import Totals, decodes, prompt
@@ -20,6 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from rich.table import Table
 
 BOUND_HUES = {"compute": "#D55E00", "memory": "#0072B2", "launch": "#CC79A7", "link": "#009E73", "host": "#57606a"}
 """Colour of what bounds an operator (Okabe & Ito)."""
@@ -68,24 +74,36 @@ def run(
     decode, context : sequences decoding, and the tokens each has.
     compare : a second chip, side by side.
     efficiency : datasheet, generic, calibrated, or the path of a calibration.
-    out : folder for a waterfall and a roofline figure of each chip [default: none are drawn].
+    out : folder for a roofline, a waterfall and a tornado of each chip, and a comparison of two [default: no figures].
     json : print a list of rows and nothing else.
     """
     chips = [hardware, *([compare] if compare else [])]
     questions = [Question(model, chip, tp, precision, prefill, decode, context, efficiency) for chip in chips]
     tables = {question.hardware: table(question) for question in questions}
+    if len(tables) < len(chips):
+        raise ValueError(f"--compare is {compare}; allowed: another chip than --hardware")
     if json:
         rows = [row for frame in tables.values() for row in frame.to_dict(orient="records")]
         print(encoder.dumps([{key: _plain(value) for key, value in row.items()} for row in rows]))
     else:
         _show(tables)
-    for name, frame in tables.items() if out else ():
-        from experiments.figures import save
+    if out:
+        _draw(tables, out)
+    return 0
 
-        assert out is not None
+
+def _draw(tables: dict[str, pd.DataFrame], out: Path) -> None:
+    from experiments import roofline_compared, tornado
+    from experiments.figures import save
+
+    for name, frame in tables.items():
         save(plot(frame), out / f"roofline-{name}")
         save(waterfall(frame), out / f"waterfall-{name}")
-    return 0
+        subtitle = f"{frame.attrs['chip']}: {frame.attrs['what']}; constants: {frame.attrs['level']}"
+        drawn = tornado.plot(frame.attrs["swings"], frame.attrs["seconds"], "the iteration", subtitle)
+        save(drawn, out / f"tornado-{name}")
+    if len(tables) == 2:
+        save(roofline_compared.plot(*tables.values()), out / f"compared-{'-'.join(tables)}")
 
 
 def table(question: Question) -> pd.DataFrame:
@@ -107,7 +125,8 @@ def table(question: Question) -> pd.DataFrame:
     constants = calibration.load(question.efficiency, chip)
     split, formats = Parallelism(question.tp), precision.load(question.precision)
     built = IterationModel(models.load(question.model), chip, formats, split, constants)
-    parts = breakdown(built, totals(question, built.window))
+    asked = totals(question, built.window)
+    parts = breakdown(built, asked)
     whole = math.fsum(part.seconds for part in parts)
     frame = pd.DataFrame([_row(part, whole) for part in parts])
     frame.insert(0, "hardware", chip.name)
@@ -115,7 +134,14 @@ def table(question: Question) -> pd.DataFrame:
     frame.attrs |= {"chip": chip.title, "bandwidth": bandwidth, "level": constants.level, "seconds": whole}
     frame.attrs["peaks"] = sorted({part.peak_flops_per_second for part in parts if part.flops})
     frame.attrs["what"] = _what(question, built.model.title)
+    if constants.level != "datasheet":  # whose peaks nobody reaches: no number around which others would lie
+        frame.attrs["band"] = band(built, asked, DRAWS, np.random.default_rng(1))
+    frame.attrs["swings"] = tornado(partial(_seconds, built, asked), constants)
     return frame
+
+
+def _seconds(model: IterationModel, asked: Totals, constants: Efficiency, host: float) -> float:
+    return float(replace(model, efficiency=constants, host_seconds=host * model.host_seconds).seconds(asked))
 
 
 def totals(question: Question, window: int | None = None) -> Totals:
@@ -133,8 +159,6 @@ def totals(question: Question, window: int | None = None) -> Totals:
 
 def plot(frame: pd.DataFrame) -> Figure:
     """Return the roofline: what the chip could do at each intensity, and what each operator reaches."""
-    import numpy as np
-
     from sim.figures.style import INK, MEDIUM, QUIET, RULE, SMALL, new_figure, plain_axes, top_of_axes
 
     work = frame[(frame["flops"] > 0) & (frame["bytes"] > 0)]
@@ -224,28 +248,53 @@ def _what(question: Question, title: str) -> str:
 
 def _show(tables: dict[str, pd.DataFrame]) -> None:
     from rich.console import Console
-    from rich.table import Table
+
+    from experiments import roofline_compared
 
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=140, no_color=True)
     for frame in tables.values():
         console.print(f"{frame.attrs['chip']} · {frame.attrs['what']}", style="bold")
-        console.print(f"{1e3 * frame.attrs['seconds']:.4g} ms · evidence: {frame.attrs['level']}")
-        shown = Table("operator", box=None, pad_edge=False)
-        for name in ("kernels", "GFLOP", "MB", "flop/byte", "ms", "share"):
-            shown.add_column(name, justify="right")
-        shown.add_column("bound by")
-        for row in frame.to_dict(orient="records"):
-            numbers = (f"{row['flops'] / 1e9:,.4g}", f"{row['bytes'] / 1e6:,.4g}", _number(row["intensity"]))
-            time = f"{1e3 * row['seconds']:.4g}", f"{100 * row['share']:.1f} %"
-            shown.add_row(str(row["operator"]), str(row["kernels"]), *numbers, *time, str(row["bound_by"]))
-        console.print(shown)
+        console.print(f"{1e3 * frame.attrs['seconds']:.4g} ms{_band(frame)} · evidence: {frame.attrs['level']}")
+        if len(tables) == 1:
+            console.print(_operators(frame))
+        console.print(_swings(frame), style="dim")
         console.print()
     if len(tables) == 2:
         (first, one), (second, two) = tables.items()
+        console.print(roofline_compared.table(first, one, second, two))
         ratio = one.attrs["seconds"] / two.attrs["seconds"]
         console.print(f"{second} takes {1 / ratio:.2f} times as long as {first} for the same iteration.")
+
+
+def _operators(frame: pd.DataFrame) -> Table:
+    from rich.table import Table
+
+    shown = Table("operator", box=None, pad_edge=False)
+    for name in ("kernels", "GFLOP", "MB", "flop/byte", "ms", "share"):
+        shown.add_column(name, justify="right")
+    shown.add_column("bound by")
+    for row in frame.to_dict(orient="records"):
+        numbers = (f"{row['flops'] / 1e9:,.4g}", f"{row['bytes'] / 1e6:,.4g}", _number(row["intensity"]))
+        time = f"{1e3 * row['seconds']:.4g}", f"{100 * row['share']:.1f} %"
+        shown.add_row(str(row["operator"]), str(row["kernels"]), *numbers, *time, str(row["bound_by"]))
+    return shown
+
+
+def _band(frame: pd.DataFrame) -> str:
+    found = frame.attrs.get("band")
+    return f" [{1e3 * float(found.low):.3g}, {1e3 * float(found.high):.3g}]" if found else ""
+
+
+def _swings(frame: pd.DataFrame) -> str:
+    """Say which uncertain constants matter most."""
+    whole = frame.attrs["seconds"]
+    parts = [
+        f"{swing.name} {100 * (swing.fast / whole - 1):+.0f} to {100 * (swing.slow / whole - 1):+.0f} %"
+        for swing in frame.attrs["swings"][:4]
+    ]
+    return f"brackets: 90 % band of the constants; those that matter most, each on its own: {', '.join(parts)}"
 
 
 def _number(value: float) -> str:

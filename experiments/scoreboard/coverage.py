@@ -31,8 +31,9 @@ class Coverage:
 def coverage(groups: Iterable[Group], samples: int, rng: np.random.Generator) -> list[Coverage]:
     """Return what part of the rows lies inside the band that the other chips alone would have given.
 
-    The middle of the band is the mean of the other chips' calibrated constants, and the intervals are those of
-    `sim.physics.band`, which the left-out chip took no part in choosing except as one of six.
+    The middle of the band is the mean of the other chips' calibrated constants (of a chip that nobody calibrated: the
+    generic ones), and the intervals are those of `sim.physics.band`, whose widths were chosen looking at all chips of
+    the calibration together.
     """
     together: dict[tuple[str, str], list[Group]] = {}
     for group in groups:

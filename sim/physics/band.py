@@ -2,36 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from sim.physics.efficiency import Efficiency, Links
+from sim.physics.efficiency import RATES, Efficiency, generic
 from sim.physics.iteration import IterationModel, Totals
 from sim.physics.roofline import CACHED, Floats, Rate
 
-COMPUTE = (0.50, 0.97)
-MEMORY = (0.70, 0.98)
-LAUNCH_SECONDS = (0.5e-6, 25e-6)
-"""Where the constants of matrix products lie on the measured GPUs: reached parts of peak and bandwidth, and launch [s].
+LOW, HIGH = 0.05, 0.95
+"""Where the ends of an interval lie in the distribution that is drawn from: 90 % of the draws are inside."""
 
-Ranges over six GPUs (aiconfigurator-core 0.12.0, Apache-2.0): compute .61-.91, memory .77-.97, launch .65-23 us; wider
-here, since the next GPU may be outside.
+
+@dataclass(frozen=True)
+class Interval:
+    """Where a constant lies on nine of ten chips: the value itself, or a factor on the constant in the centre.
+
+    Drawn uniformly, of the value or (`logarithmic`) of its logarithm.
+    """
+
+    low: float
+    high: float
+    logarithmic: bool = True
+
+    def at(self, position: float) -> float:
+        """Return the value at a position in the distribution, 0 to 1."""
+        share = (position - LOW) / (HIGH - LOW)
+        if self.logarithmic:
+            return float(self.low * (self.high / self.low) ** share)
+        return self.low + (self.high - self.low) * share
+
+
+def _factor(spread: float) -> Interval:
+    return Interval(1 / spread, spread)
+
+
+INTERVALS: Mapping[str, Interval] = MappingProxyType(
+    {
+        "matrix arithmetic": Interval(0.50, 0.97, logarithmic=False),
+        "matrix memory": Interval(0.70, 0.98, logarithmic=False),
+        "matrix launch": Interval(0.5e-6, 25e-6),
+        "8-bit kernels": _factor(1.7),
+        "experts": _factor(2.5),
+        "prompt attention": _factor(2.0),
+        "decode attention": _factor(2.0),
+        "mixed attention": _factor(2.0),
+        "elementwise": _factor(4.0),
+        "other launches": _factor(3.0),
+        "NVLink": _factor(1.6),
+        "PCIe": _factor(3.0),
+        "host": _factor(2.0),
+    }
+)
+"""What is uncertain about a chip of which only the datasheet is known.
+
+Matrix products: ranges over six GPUs (aiconfigurator-core 0.12.0, Apache-2.0) are compute .61-.91, memory .77-.97,
+launch .65-23 us; wider here, since the next GPU may be outside. The other factors were chosen so that the band holds
+most measurements of a chip that is left out (`experiments.scoreboard.coverage`): kernels differ between libraries as
+much as between chips. Over PCIe datasheets are off by 3 to 10 times.
 """
 
-SPREAD = {"experts": 2.5, "prefill_attention": 1.8, "decode_attention": 1.6, "mixed_attention": 1.6, "elementwise": 4.0}
-"""Factor by which the constants of other operators are off either way; 8-bit kernels share that of their kind.
+ABSOLUTE = {"matrix arithmetic": "compute", "matrix memory": "memory", "matrix launch": "launch_seconds"}
+"""Intervals of the value itself, and the field of `Efficiency.gemm` it is a value of."""
 
-Chosen so that the band holds most measurements of a chip that is left out (`experiments.scoreboard.coverage`): kernels
-differ between libraries as much as between chips. Reached parts stay below 1, except in the cache (elementwise).
-"""
+CALIBRATED = _factor(1.15)
+"""The same for a constant that was fitted on this very chip: what such fits miss of kernels they never saw (the median
+of the held-out errors in `sim/physics/calibrated` is 10 %), in an engine that is not the benchmark."""
 
-HOST_FACTOR = 2.0
-LINKS_FACTOR = 1.5
-PCIE_FACTOR = 3.0
-"""The same for the engine's time, for links like NVLink, and over PCIe, where datasheets are off by 3 to 10 times."""
+KNOBS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
+    {
+        "gemm": ("matrix arithmetic", "matrix memory", "matrix launch"),
+        "gemm_narrow_weights": ("matrix arithmetic", "matrix memory", "matrix launch"),
+        "experts": ("experts", "experts", "other launches"),
+        "elementwise": ("elementwise", "elementwise", "other launches"),
+        "prefill_attention": ("prompt attention", "prompt attention", "other launches"),
+        "decode_attention": ("decode attention", "decode attention", "other launches"),
+        "mixed_attention": ("mixed attention", "mixed attention", "other launches"),
+    }
+)
+"""What moves the reached compute, the reached memory and the launch of a rate; 8-bit kernels move with their kind."""
+
+EIGHT_BIT = "8-bit kernels"
+
+DRAWS = 200
 
 
 @dataclass(frozen=True)
@@ -42,6 +98,26 @@ class Band:
     high: Floats
 
 
+@dataclass(frozen=True)
+class Swing:
+    """What a number becomes when one uncertain constant alone goes to either end of its interval.
+
+    Attributes
+    ----------
+    name : key of `INTERVALS`.
+    slow, fast : the number with the constant at the end that costs time, and at the other.
+    """
+
+    name: str
+    slow: float
+    fast: float
+
+    @property
+    def width(self) -> float:
+        """How much the constant matters."""
+        return abs(self.slow - self.fast)
+
+
 def band(model: IterationModel, totals: Totals, samples: int, rng: np.random.Generator) -> Band:
     """Return between which times an iteration lies with 90 % of the constants that are plausible.
 
@@ -50,72 +126,117 @@ def band(model: IterationModel, totals: Totals, samples: int, rng: np.random.Gen
 
     Parameters
     ----------
-    model : with the constants in the middle; those of a calibrated operator are drawn all the same.
+    model : with the constants in the middle; those that were calibrated are drawn from narrower intervals.
     samples : draws.
     """
-    if samples < 2:
-        raise ValueError(f"samples={samples}; allowed are 2 and more")
     times = [
         replace(model, efficiency=constants, host_seconds=model.host_seconds * host).seconds(totals)
         for constants, host in draws(model.efficiency, samples, rng)
     ]
-    low, high = np.percentile(np.array(times), [5, 95], axis=0)
+    return between(np.array(times))
+
+
+def between(values: Floats) -> Band:
+    """Return the band of numbers that were computed at drawn constants, shape (draws, ...) -> (...)."""
+    if len(values) < 2:
+        raise ValueError(f"samples={len(values)}; allowed are 2 and more")
+    low, high = np.percentile(values, [100 * LOW, 100 * HIGH], axis=0)
     return Band(low, high)
 
 
 def draws(centre: Efficiency, samples: int, rng: np.random.Generator) -> Iterator[tuple[Efficiency, float]]:
     """Yield constants and a factor on the engine's own time, `samples` of each."""
     for _ in range(samples):
-        gemm = _drawn_gemm(centre.gemm, rng)
-        factors = {kind: _factor(rng, spread) for kind, spread in SPREAD.items()}
-        launches = _factor(rng, 2.0)
-        rates: dict[str, Any] = {"gemm": gemm}
-        for field in fields(centre):
-            rate = getattr(centre, field.name)
-            if isinstance(rate, Rate) and field.name != "gemm":
-                kind = field.name.removesuffix("_8bit")
-                if kind in factors:
-                    rates[field.name] = _scaled(rate, factors[kind], launches, CACHED if kind == "elementwise" else 1.0)
-                else:  # other matrix products are off as the 16-bit ones are
-                    rates[field.name] = _like(rate, centre.gemm, gemm)
-        fast, pcie = _factor(rng, LINKS_FACTOR), _factor(rng, PCIE_FACTOR)
-        links = _scaled_links(centre.links, fast, pcie)
-        yield replace(centre, **rates, links=links), _factor(rng, HOST_FACTOR)
+        yield constants_at(centre, dict(zip(INTERVALS, rng.random(len(INTERVALS)).tolist(), strict=True)))
 
 
-def _drawn_gemm(rate: Rate, rng: np.random.Generator) -> Rate:
-    low, high = np.log(LAUNCH_SECONDS)
-    launch = float(np.exp(rng.uniform(low, high)))
-    compute, memory = float(rng.uniform(*COMPUTE)), float(rng.uniform(*MEMORY))
-    return replace(rate, launch_seconds=launch, compute=compute, memory=memory)
+def tornado(number: Callable[[Efficiency, float], float], centre: Efficiency) -> list[Swing]:
+    """Return what each uncertain constant does to a number on its own, largest first; without those that do nothing.
+
+    Parameters
+    ----------
+    number : of constants and a factor on the engine's own time: an iteration's seconds, a percentile of a simulation.
+    centre : where all other constants stay.
+    """
+    swings = [Swing(name, *(number(*constants_at(centre, {name: end})) for end in _ends(name))) for name in INTERVALS]
+    return sorted((swing for swing in swings if swing.width), key=lambda swing: -swing.width)
 
 
-def _factor(rng: np.random.Generator, spread: float) -> float:
-    return float(spread ** rng.uniform(-1.0, 1.0))
+def constants_at(centre: Efficiency, positions: Mapping[str, float]) -> tuple[Efficiency, float]:
+    """Return constants, and a factor on the engine's own time, with some moved to positions in their distributions.
+
+    Parameters
+    ----------
+    centre : constants to start from. Of those that differ from the generic ones, and so were calibrated, the interval
+        is `CALIBRATED`.
+    positions : 0 to 1 by name in `INTERVALS`; what is not named stays where it is.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name.
+    """
+    if unknown := sorted(positions.keys() - INTERVALS.keys()):
+        raise ValueError(f"uncertain constants {', '.join(unknown)}; allowed are {', '.join(INTERVALS)}")
+    unfitted, is_calibrated = generic(), centre.level.startswith("calibrated")
+    middle = unfitted.gemm if is_calibrated else centre.gemm
+
+    def factor(name: str, fitted: bool) -> float:
+        if name not in positions:
+            return 1.0
+        if fitted:
+            return CALIBRATED.at(positions[name])
+        value = INTERVALS[name].at(positions[name])
+        return value / (getattr(middle, ABSOLUTE[name]) or np.inf) if name in ABSOLUTE else value
+
+    changed: dict[str, Any] = {}
+    for field in RATES:
+        rate, kind = getattr(centre, field), field.removesuffix("_8bit")
+        is_fitted = is_calibrated and rate != getattr(unfitted, field)
+        compute, memory, launch = (factor(name, is_fitted) for name in KNOBS[kind])
+        if field != kind:
+            narrow = factor(EIGHT_BIT, is_fitted)
+            compute, memory = compute * narrow, memory * narrow
+        most = CACHED if kind == "elementwise" else 1.0
+        changed[field] = _scaled(rate, compute, memory, launch, most)
+    fast = factor("NVLink", is_calibrated and centre.links.ring != unfitted.links.ring)
+    pcie = factor("PCIe", is_calibrated and centre.links.pcie_measured)
+    links = _scaled_links(centre, fast, pcie)
+    return replace(centre, **changed, **links), factor("host", fitted=False)
 
 
-def _scaled(rate: Rate, factor: float, launches: float, most: float) -> Rate:
-    compute, memory = min(1.0, rate.compute * factor), min(most, rate.memory * factor)
-    return replace(rate, launch_seconds=rate.launch_seconds * launches, compute=compute, memory=memory)
+def _ends(name: str) -> tuple[float, float]:
+    """Return the position at which a constant costs most, and the other: launches and host time cost when high."""
+    return (HIGH, LOW) if name in ("matrix launch", "other launches", "host") else (LOW, HIGH)
 
 
-def _like(rate: Rate, before: Rate, after: Rate) -> Rate:
-    """Return a rate changed in the proportions of another."""
-    launch = rate.launch_seconds * after.launch_seconds / before.launch_seconds if before.launch_seconds else 0.0
-    compute = min(1.0, rate.compute * after.compute / before.compute)
+def _scaled(rate: Rate, compute: float, memory: float, launch: float, most: float) -> Rate:
     return replace(
-        rate, launch_seconds=launch, compute=compute, memory=min(1.0, rate.memory * after.memory / before.memory)
+        rate,
+        launch_seconds=rate.launch_seconds * launch,
+        compute=min(1.0, rate.compute * compute),
+        memory=min(most, rate.memory * memory),
     )
 
 
-def _scaled_links(links: Links, fast: float, pcie: float) -> Links:
+def _scaled_links(centre: Efficiency, fast: float, pcie: float) -> dict[str, Any]:
+    links, nccl = centre.links, centre.nccl
     rate = links.pcie_bytes_per_second
-    return replace(
+    scaled = replace(
         links,
         one_shot_seconds=links.one_shot_seconds / fast,
         one_shot=min(1.0, links.one_shot * fast),
         ring_seconds=links.ring_seconds / fast,
         ring=min(1.0, links.ring * fast),
         pcie_seconds=links.pcie_seconds / pcie,
+        pcie_step_seconds=links.pcie_step_seconds / pcie,
         pcie_bytes_per_second=rate and rate * pcie,
     )
+    alone = replace(
+        nccl,
+        launch_seconds=nccl.launch_seconds / fast,
+        step_seconds=nccl.step_seconds / fast,
+        low_latency=min(1.0, nccl.low_latency * fast),
+        simple=min(1.0, nccl.simple * fast),
+    )
+    return {"links": scaled, "nccl": alone}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments import roofline_compared, tornado
 from experiments.roofline import Question, plot, run, table, waterfall
 
 DECODE = Question("llama-2-13b", "l20", 2, "w16a16", 0, 32, 1024, "generic")
@@ -35,10 +36,34 @@ def test_two_chips_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"operator", "flops", "bytes", "intensity", "bound_by", "seconds", "share"} <= set(rows[0])
 
 
-def test_both_figures_are_drawn(tmp_path: Path) -> None:
-    assert run(prefill=256, out=tmp_path) == 0
+def test_every_figure_is_drawn(tmp_path: Path) -> None:
+    assert run(prefill=256, compare="l40s", out=tmp_path) == 0
+    kinds = [f"{kind}-{chip}" for kind in ("roofline", "waterfall", "tornado") for chip in ("l20", "l40s")]
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {f"{kind}-l20.{suffix}" for kind in ("roofline", "waterfall") for suffix in ("png", "svg")}
+    assert names == {f"{kind}.{suffix}" for kind in (*kinds, "compared-l20-l40s") for suffix in ("png", "svg")}
+
+
+def test_the_band_and_what_matters_most_stand_beside_the_time(capsys: pytest.CaptureFixture[str]) -> None:
+    frame = table(DECODE)
+    assert frame.attrs["band"].low < frame.attrs["seconds"] < frame.attrs["band"].high
+    assert "band" not in table(Question(**{**vars(DECODE), "efficiency": "datasheet"})).attrs
+    swings = tornado.table(frame.attrs["swings"], frame.attrs["seconds"])
+    assert swings["constant"].iloc[0] == "decode attention"  # 47 % of the iteration
+    assert not set(swings["constant"]) & {"experts", "NVLink"}
+    assert (swings["slow_percent"] > 0).all()
+    assert run() == 0
+    text = capsys.readouterr().out
+    assert "44.5 ms [" in text
+    assert f"decode attention {swings['fast_percent'].iloc[0]:+.0f} to {swings['slow_percent'].iloc[0]:+.0f} %" in text
+
+
+def test_operators_of_two_chips_are_paired() -> None:
+    mixed = Question(**{**vars(DECODE), "prefill": 64})
+    both = roofline_compared.paired(table(DECODE), table(mixed))
+    assert both["seconds_1"].sum() == pytest.approx(table(DECODE).attrs["seconds"])
+    assert both["seconds_2"].sum() == pytest.approx(table(mixed).attrs["seconds"])
+    alone = both[both["operator"] == "prefill attention"].iloc[0]
+    assert (alone["seconds_1"], alone["bound_by_1"]) == (0.0, "")
 
 
 def test_figures_say_what_was_found() -> None:
@@ -53,6 +78,7 @@ def test_figures_say_what_was_found() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"hardware": "nobody"}, "no hardware profile"),
         ({"decode": 0}, "at least one of them above 0"),
         ({"prefill": -1}, "--prefill is -1"),
         ({"context": 0}, "--context is 0"),
