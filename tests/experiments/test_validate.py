@@ -211,11 +211,14 @@ def test_mixed_batches_are_one_kernel_on_some_chips_and_two_on_others() -> None:
     assert found["L40S"].seconds(generic()) > 2 * found["H100-SXM"].seconds(generic())
 
 
-def test_the_band_without_a_chip_covers_most_of_its_products(shared: Path) -> None:
-    rows = {(row.hardware, row.constant): row.covered_pct for row in covered(shared / "measured", samples=20)}
-    assert rows["a100-sxm-80", "gemm"] > 85
+def test_the_band_without_a_chip_covers_most_of_what_was_measured_on_it(shared: Path) -> None:
+    found = covered(shared / "measured", samples=60)
+    rows = {(row.hardware, row.constant): row.covered_pct for row in found}
+    assert rows["a100-sxm-80", "gemm"] > 90
     assert rows["h100-sxm", "gemm"] > 80
-    assert min(rows.values()) < 50  # far from 90 %: kernels differ more between libraries than a band of chips says
+    assert np.median(list(rows.values())) > 80
+    # RTX 4090 reaches more of its peak than any other chip, as all boards do that halve it.
+    assert {place for place, covered_pct in rows.items() if covered_pct < 55} == {("rtx-4090", "gemm")}
 
 
 def test_every_table_of_the_schema_has_a_reader() -> None:
