@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from experiments.scoreboard import aiconfigurator, tables
+from experiments.scoreboard import aiconfigurator, client_document, clientfit, clients, tables
+from experiments.scoreboard.client_document import Server
+from experiments.scoreboard.clients import ClientRun
 from experiments.scoreboard.fit import TILE, Fit, fit
 from experiments.scoreboard.groups import Found, Group
 from experiments.scoreboard.score import READERS
@@ -42,6 +44,10 @@ def run(
     source: Annotated[str, Parameter(name="--from")] = "measured",
     *,
     stack: str | None = None,
+    model: str | None = None,
+    tp: int = 1,
+    precision: str = "w16a16",
+    system: str = "vllm-0.33",
     out: Path | None = None,
     json: bool = False,
 ) -> int:
@@ -50,9 +56,13 @@ def run(
     Parameters
     ----------
     hardware : chip, as the tables or this project name it.
-    source : a folder of canonical tables, one such table, or ``aiconfigurator`` for those in the installed package.
-    stack : whose kernels, ``vllm`` or ``trtllm``; None takes the first that the tables have.
-    out : file to write [default: <chip>-<stack>.toml here].
+    source : a folder of canonical tables, one such table, ``aiconfigurator`` for those in the installed package, or
+        what a load generator saw of your server: the result of ``vllm bench serve --save-detailed``, aiperf
+        (profile_export.jsonl), guidellm or inference-perf (per_request_lifecycle_metrics.json).
+    stack : of tables: whose kernels, ``vllm`` or ``trtllm``; None takes the first that the tables have.
+    model, tp, precision, system : of a server: what it served [default: the model that the file names], on how many
+        devices, in which number formats, and as which system or path of a system's TOML file.
+    out : file to write [default: <chip>-<stack or system>.toml here].
     json : print one JSON object and nothing else.
 
     Raises
@@ -61,6 +71,8 @@ def run(
         The source cannot be read, or says nothing about this chip.
     """
     chip = load_hardware(hardware)
+    if clients.is_result(Path(source)):
+        return _of_server(chip, clients.read(Path(source)), Server(model, tp, precision, system), out, json=json)
     found, licences = _groups(chip, source)
     chosen = stack or next((name for name in STACKS if any(group.stack == name for group in found)), None)
     if chosen is None or not any(group.stack == chosen for group in found):
@@ -69,6 +81,15 @@ def run(
     path = out or Path(f"{chip.name}-{chosen}.toml")
     path.write_text(_document(chip, chosen, fits, licences), encoding="utf-8")
     _show(fits, path, json)
+    return 0
+
+
+def _of_server(chip: HardwareProfile, seen: ClientRun, server: Server, out: Path | None, *, json: bool) -> int:
+    scenario = client_document.scenario(chip, seen, server)
+    result = clientfit.fit(seen, scenario)
+    path = out or Path(f"{chip.name}-{Path(server.system).stem}.toml")
+    path.write_text(client_document.document(result, seen, scenario), encoding="utf-8")
+    client_document.show(result, seen, scenario, path, json=json)
     return 0
 
 

@@ -102,7 +102,8 @@ class Scenario:
     paged_attention : False for a KV cache in one piece a sequence, long enough for `context`, as engines had it before
         PagedAttention (Kwon et al. 2023, section 3): as many seats as such pieces fit, and nothing to share.
     efficiency : constants of the cost model: generic unless said otherwise.
-    flash_attention, one_attention_kernel, host_seconds : see `IterationModel`.
+    flash_attention, one_attention_kernel, host_seconds : see `IterationModel`; constants that were fitted to a server
+        bring its `host_seconds` with them.
     least_iteration_seconds : what a host-bound engine takes at least for an iteration [s].
     front_end_seconds : from a request's arrival to the scheduler [s]; it counts in TTFT and end to end.
     """
@@ -190,13 +191,14 @@ class Scenario:
         context = self.context or model.context
         tokens = self.tokens or max(DEFAULT_TOKENS, context)
         formats, parallelism = precision.load(self.precision), Parallelism(self.tensor)
+        constants = self.efficiency or efficiency.generic()
         iteration = IterationModel(
             model,
             hardware,
             formats,
             parallelism,
-            self.efficiency or efficiency.generic(),
-            host_seconds=self.host_seconds,
+            constants,
+            host_seconds=self.host_seconds if constants.host_seconds is None else constants.host_seconds,
             one_attention_kernel=self.one_attention_kernel,
             flash_attention=self.flash_attention,
         )

@@ -202,7 +202,9 @@ def constants_at(centre: Efficiency, positions: Mapping[str, float]) -> tuple[Ef
     fast = factor("NVLink", is_calibrated and centre.links.ring != unfitted.links.ring)
     pcie = factor("PCIe", is_calibrated and centre.links.pcie_measured)
     links = _scaled_links(centre, fast, pcie)
-    return replace(centre, **changed, **links), factor("host", fitted=False)
+    host = factor("host", is_calibrated and centre.host_seconds is not None)
+    changed["host_seconds"] = centre.host_seconds and centre.host_seconds * host
+    return replace(centre, **changed, **links), host
 
 
 def _ends(name: str) -> tuple[float, float]:

@@ -22,6 +22,9 @@ FOLDS = 5
 
 CALIBRATED = Path(__file__).with_name("calibrated")
 
+SERVER = "server"
+"""What a calibration file tells of the server that was replayed for it: for the reader alone."""
+
 TILES = ("decode_tile_tokens", "mixed_tile_tokens")
 
 _RATE_FIELDS = tuple(field.name for field in fields(Rate) if field.name != "source")
@@ -80,7 +83,7 @@ def read(path: Path) -> tuple[Efficiency, ...]:
         The file cannot be read, or has unknown or impossible entries.
     """
     table = _table(path)
-    constants = {name: value for name, value in table.items() if isinstance(value, dict)}
+    constants = {name: value for name, value in table.items() if isinstance(value, dict) and name != SERVER}
     measured = f"calibrated: {', '.join(constants)} on {table.get('title', path.stem)}"
     try:
         return tuple(replace(_with(constants, fold), level=measured) for fold in (None, *range(FOLDS)))
@@ -90,7 +93,7 @@ def read(path: Path) -> tuple[Efficiency, ...]:
 
 def calibrated(path: Path) -> tuple[str, ...]:
     """Return the names of the constants that a calibration file has."""
-    return tuple(name for name, value in _table(path).items() if isinstance(value, dict))
+    return tuple(name for name, value in _table(path).items() if isinstance(value, dict) and name != SERVER)
 
 
 def _table(path: Path) -> dict[str, Any]:
@@ -98,7 +101,7 @@ def _table(path: Path) -> dict[str, Any]:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a calibration: {error}") from None
-    allowed = (*RATES, *TILES, "links", "nccl")
+    allowed = (*RATES, *TILES, "links", "nccl", "host", SERVER)
     if unknown := sorted(name for name, value in table.items() if isinstance(value, dict) and name not in allowed):
         raise ValueError(f"{path}: unknown constants {', '.join(unknown)}; allowed are {', '.join(allowed)}")
     return table
@@ -113,6 +116,8 @@ def _with(constants: Mapping[str, Mapping[str, Any]], fold: int | None) -> Effic
         elif name == "links":
             given = {key: numbers[key] for key in _LINK_FIELDS if key in numbers}
             values[name] = replace(generic().links, **given)
+        elif name == "host":
+            values["host_seconds"] = float(numbers["seconds"])
         elif name == "nccl":
             values[name] = Nccl(**{key: numbers[key] for key in _NCCL_FIELDS}, source=str(entry["source"]))
         else:

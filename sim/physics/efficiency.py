@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 from sim.physics.roofline import Rate
 
@@ -74,6 +75,8 @@ class Efficiency:
     mixed_attention, mixed_tile_tokens : prompts and decoding sequences in one kernel, and the keys that every query
         tile costs beyond those it sees; see `sim.physics.mixed_attention`.
     links, nccl : see `Links` and `Nccl`.
+    host_seconds : what the engine adds to every iteration, where that was measured with the rest [s]; None leaves it
+        to the engine.
     """
 
     level: str
@@ -92,6 +95,7 @@ class Efficiency:
     mixed_tile_tokens: int
     links: Links
     nccl: Nccl
+    host_seconds: float | None = None
 
 
 RATES = tuple(field.name for field in fields(Efficiency) if field.type == "Rate")
@@ -139,6 +143,5 @@ def datasheet() -> Efficiency:
     full = Rate(0.0, 1.0, 1.0, "the datasheet taken at its word")
     links = Links(0.0, 1.0, 0.0, 1.0, 0.0, None, True, full.source)
     nccl = Nccl(0.0, 0.0, 1.0, 1.0, full.source)
-    return Efficiency(
-        "datasheet", **dict.fromkeys(RATES, full), decode_tile_tokens=0, mixed_tile_tokens=0, links=links, nccl=nccl
-    )
+    rates: dict[str, Any] = dict.fromkeys(RATES, full)
+    return Efficiency("datasheet", **rates, decode_tile_tokens=0, mixed_tile_tokens=0, links=links, nccl=nccl)
