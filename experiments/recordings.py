@@ -17,7 +17,8 @@ import numpy as np
 
 from sim.engine.clock import uniform_clock
 from sim.engine.content import content_tree
-from sim.engine.replay import content_paths, serve_sequences
+from sim.engine.replay import serve_sequences
+from sim.engine.replica import content_paths
 from sim.scheduling.batch import Limits
 from sim.scheduling.copying_ledger import CopyingLedger
 from sim.scheduling.ledger import Ledger, Policy

@@ -2,6 +2,6 @@
 
 from sim.results.goodput import Objectives
 from sim.results.result import Result
-from sim.scenario import Machine, Scenario, simulate
+from sim.scenario import Machine, Scenario, simulate, simulate_cluster
 
-__all__ = ["Machine", "Objectives", "Result", "Scenario", "simulate"]
+__all__ = ["Machine", "Objectives", "Result", "Scenario", "simulate", "simulate_cluster"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,8 @@ import hardware_profiles
 from hardware_profiles.profile import HardwareProfile
 from sim.asked import asked
 from sim.engine.clock import IterationClock, roofline_clock, ticks
-from sim.engine.replay import Replay, replay
+from sim.engine.replay import Replay, serve_cluster
+from sim.engine.replica import Server
 from sim.physics import efficiency, precision
 from sim.physics.efficiency import Efficiency
 from sim.physics.iteration import HOST_SECONDS, IterationModel
@@ -106,6 +107,9 @@ class Scenario:
         bring its `host_seconds` with them.
     least_iteration_seconds : what a host-bound engine takes at least for an iteration [s].
     front_end_seconds : from a request's arrival to the scheduler [s]; it counts in TTFT and end to end.
+    replicas, router : equal machines, and which of `sim.engine.routers.ROUTERS` shares the requests among them; for
+        different ones see `simulate_cluster`.
+    router_seed : of the routers that draw lots.
     """
 
     trace: Trace | str | Path | None = None
@@ -132,6 +136,9 @@ class Scenario:
     host_seconds: float = HOST_SECONDS
     least_iteration_seconds: float = 0.0
     front_end_seconds: float = 0.0
+    replicas: int = 1
+    router: str = "round_robin"
+    router_seed: int = 0
     load: float | None = None
     requests: int | None = None
     seed: int = 1
@@ -246,6 +253,60 @@ def simulate(scenario: Scenario, machine: Machine | None = None) -> Result:
     ValueError
         If the scenario asks for something that does not exist or does not fit.
     """
+    if scenario.replicas < 1:
+        raise ValueError(f"replicas is {scenario.replicas}; allowed: at least 1")
+    built = machine or scenario.machine
+    servers = [_server(scenario, built)] * scenario.replicas
+    outcome = _serve(scenario.workload, servers, scenario.router, scenario.router_seed, scenario.front_end_seconds)
+    name, title = _name(scenario), built.title
+    if scenario.replicas > 1:
+        name, title = f"{name}, {scenario.router}", f"{scenario.replicas} replicas, each {title}"
+    return replace(outcome, name=name, title=f"{title} · {name}", flags=built.flags, devices=built.devices)
+
+
+def simulate_cluster(
+    scenarios: Sequence[Scenario],
+    trace: Trace,
+    router: str = "round_robin",
+    *,
+    seed: int = 0,
+    machines: Sequence[Machine] | None = None,
+) -> Result:
+    """Serve a trace on replicas that may differ, one for each scenario, and return what happened.
+
+    Parameters
+    ----------
+    scenarios : their own traces, replicas and routers do not matter.
+    router, seed : see `Scenario.router` and `Scenario.router_seed`.
+    machines : the machine of each scenario, to save making them again.
+
+    Raises
+    ------
+    ValueError
+        If there is no scenario, they differ in `front_end_seconds`, or something asked for does not exist or fit.
+    """
+    if not scenarios:
+        raise ValueError("there are 0 scenarios; allowed: at least 1, one for each replica")
+    front_ends = sorted({scenario.front_end_seconds for scenario in scenarios})
+    if len(front_ends) > 1:
+        raise ValueError(f"front_end_seconds is {front_ends}; allowed: one value, it is passed before the router")
+    built = machines or [scenario.machine for scenario in scenarios]
+    servers = [_server(scenario, machine) for scenario, machine in zip(scenarios, built, strict=True)]
+    outcome = _serve(trace, servers, router, seed, front_ends[0])
+    name = f"{len(servers)} replicas, {router}"
+    titles = dict.fromkeys(f"{machine.title} · {_name(one)}" for one, machine in zip(scenarios, built, strict=True))
+    flags = dict.fromkeys(flag for machine in built for flag in machine.flags)
+    return replace(outcome, name=name, title=f"{name}: {'; '.join(titles)}", flags=tuple(flags))
+
+
+def _name(scenario: Scenario) -> str:
+    """Return the scheduler in a word."""
+    policy = scenario.policy
+    chosen = policy if isinstance(policy, str) else policy.system
+    return chosen + (" + prefix cache" if scenario.prefix_cache else "")
+
+
+def _server(scenario: Scenario, machine: Machine) -> Server:
     policy = scenario.policy
     scheduler = SCHEDULERS.get(policy) if isinstance(policy, str) else policy
     if scheduler is None:
@@ -257,21 +318,14 @@ def simulate(scenario: Scenario, machine: Machine | None = None) -> Result:
             f"prefix_cache is {scenario.prefix_cache!r}; allowed with paged_attention=False: False, since a cache in "
             "one piece a sequence has nothing to share"
         )
-    built = machine or scenario.machine
-    trace = scenario.workload
-    outcome = replay(
-        _behind_front_end(trace, scenario.front_end_seconds),
-        built.limits,
-        scheduler,
-        built.clock,
-        prefix_cache=scenario.prefix_cache,
-        asynchronous=scenario.asynchronous,
-    )
-    outcome = _since_arrival(outcome, trace, scenario.front_end_seconds)
-    name = (policy if isinstance(policy, str) else scheduler.system) + (
-        " + prefix cache" if scenario.prefix_cache else ""
-    )
-    return Result(trace, built.limits, outcome, name, f"{built.title} · {name}", built.flags, built.devices)
+    return Server(machine.limits, scheduler, machine.clock, scenario.prefix_cache, scenario.asynchronous)
+
+
+def _serve(trace: Trace, servers: Sequence[Server], router: str, seed: int, front_end_seconds: float) -> Result:
+    outcome = serve_cluster(_behind_front_end(trace, front_end_seconds), servers, router, seed=seed)
+    outcome = _since_arrival(outcome, trace, front_end_seconds)
+    limits = tuple(server.limits for server in servers)
+    return Result(trace, limits[0], outcome, limits_by_replica=limits if len(limits) > 1 else ())
 
 
 def _in_one_piece(limits: Limits) -> Limits:

@@ -148,3 +148,32 @@ class Trace:
                 self.segments.length[:last],
             )
         return replace(self, **cut)
+
+    def subset(self, requests: Integers) -> Trace:
+        """Return some requests (indices, ascending); each is free to come at its `arrival_seconds`, nobody follows.
+
+        What is equal in their prompts stays equal, also where the request that it quotes is left out.
+        """
+        cut = {
+            c.name: getattr(self, c.name)[requests]
+            for c in fields(self)
+            if isinstance(getattr(self, c.name), np.ndarray)
+        }
+        cut |= {"previous": None, "think_seconds": None}
+        if self.segments is not None:
+            cut["segments"] = _chosen(self.segments, requests)
+        return replace(self, **cut)
+
+
+def _chosen(segments: Segments, requests: Integers) -> Segments:
+    lengths = np.diff(segments.offsets)[requests]
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    row = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths) + np.repeat(segments.offsets[requests], lengths)
+    key = segments.key[row].copy()
+    # Requests are renumbered; the text of one that is left out becomes a text of its own.
+    own = np.flatnonzero(key < 0)
+    quoted = -1 - key[own]
+    place = np.minimum(np.searchsorted(requests, quoted), max(0, len(requests) - 1))
+    is_here = requests[place] == quoted
+    key[own] = np.where(is_here, -1 - place, segments.key.max(initial=-1) + 1 + quoted)
+    return Segments(offsets, key, segments.start[row], segments.length[row])

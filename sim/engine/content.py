@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,11 @@ class ContentTree:
     last: Integers
     parent: Integers
     deepest: Integers
+
+    @cached_property
+    def rows(self) -> list[tuple[int, int, int]]:
+        """First, last and parent of each run as plain numbers, which are faster to look up one by one."""
+        return list(zip(self.first.tolist(), self.last.tolist(), self.parent.tolist(), strict=True))
 
 
 @lru_cache(maxsize=4)

@@ -15,8 +15,8 @@ from sim.scheduling.batch import Order
 from sim.scheduling.ledger import Ledger, Policy
 from sim.scheduling.sequence import Sequence
 
-ARRIVAL, DECISION = EventPriority(1), EventPriority(2)
-"""Priorities of events at one instant: a decision sees everything that has arrived by then."""
+ARRIVAL, ROUTING, DECISION, LATE = (EventPriority(level) for level in (1, 2, 3, 4))
+"""Priorities of events at one instant: a decision sees everything that has arrived by then; see `Cluster`."""
 
 _NEVER = 1 << 62
 _ITERATIONS = SHORT.index("iterations") - len(SHORT)

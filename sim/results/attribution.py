@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -126,6 +126,17 @@ def attribute(limits: Limits, replay: Replay) -> Attribution:
         first += later  # nobody sees a token before the last one is out
         later[:] = 0
     return Attribution(first, first + later, spent)
+
+
+def joined(found: Sequence[Attribution], replica: Integers) -> Attribution:
+    """Return what several replicas spent on their requests as one, where `replica` (requests,) says who served each."""
+    columns: dict[str, Integers] = {}
+    for column in fields(Attribution):
+        whole = np.zeros((len(getattr(found[0], column.name)), len(replica)), dtype=np.int64)
+        for number, part in enumerate(found):
+            whole[:, replica == number] = getattr(part, column.name)
+        columns[column.name] = whole
+    return Attribution(**columns)
 
 
 class Rows:

@@ -1,4 +1,4 @@
-"""What came out of one run, in seconds: a row for each request, and what the replica did meanwhile."""
+"""What came out of one run, in seconds: a row for each request, and what the replicas did meanwhile."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, repr=False)
 class Result:
-    """One run of one replica; a notebook shows it as its key figures.
+    """One run of one replica, or of several behind a router; a notebook shows it as its key figures.
 
     Times of requests that were not served are NaN, and so is the time per output token of one-token replies, and of
     those that come all at once.
@@ -38,7 +38,8 @@ class Result:
     trace, limits, replay : what was asked, under which limits, and what happened.
     name, title : the scheduler in a word, and the whole scenario in a line.
     flags : sentences that must stand beside every time.
-    devices : that the replica consists of.
+    devices : that a replica consists of.
+    limits_by_replica : where there are several; `limits` are then those of the first.
     """
 
     trace: Trace
@@ -48,11 +49,36 @@ class Result:
     title: str = ""
     flags: tuple[str, ...] = ()
     devices: int = 1
+    limits_by_replica: tuple[Limits, ...] = ()
 
     @property
     def iterations(self) -> Iterations:
-        """The log: a row for each stretch of iterations."""
+        """The log: a row for each stretch of iterations (ValueError if there are several replicas: see `parts`)."""
         return self.replay.iterations
+
+    @property
+    def replicas(self) -> int:
+        """How many replicas there are."""
+        return len(self.replay.logs)
+
+    @property
+    def logs(self) -> tuple[tuple[Iterations, Limits], ...]:
+        """What each replica did, and its limits."""
+        return tuple(zip(self.replay.logs, self.limits_by_replica or (self.limits,) * self.replicas, strict=True))
+
+    @cached_property
+    def parts(self) -> tuple[Result, ...]:
+        """The result of each replica, of the requests that it served, in order of their number.
+
+        What says that one request follows another is left out, since they may have been served elsewhere.
+        """
+        if self.replicas == 1:
+            return (self,)
+        both = [self.replay.of(number) for number in range(self.replicas)]
+        return tuple(
+            Result(self.trace.subset(rows), limits, part)
+            for (rows, part), (_, limits) in zip(both, self.logs, strict=True)
+        )
 
     @cached_property
     def arrival_seconds(self) -> Floats:
@@ -95,21 +121,18 @@ class Result:
         if not self.replay.streams:
             return np.empty(0), np.empty(0, dtype=np.int64)
         last = int(ticks(until)) if np.isfinite(until) else None
-        gaps, counts = self.iterations.inter_token_gaps(int(ticks(since)), last)
-        return seconds(gaps), counts
+        found = [log.inter_token_gaps(int(ticks(since)), last) for log in self.replay.logs]
+        return seconds(np.concatenate([gaps for gaps, _ in found])), np.concatenate([counts for _, counts in found])
 
     def queue_ever_empty(self, since: float, until: float) -> bool:
-        """Whether nobody was left waiting after some decision between `since` and `until` [s]."""
-        log = self.iterations
-        inside = (log.end > int(ticks(since))) & (log.start < int(ticks(until)))
-        rests = np.concatenate([log.start[1:] > log.end[:-1], [True]])  # a replica that rests has nobody waiting
-        return bool(((log.waiting == 0) | rests)[inside].any() or not inside.any())
+        """Whether every replica left nobody waiting after some decision between `since` and `until` [s]."""
+        return all(_ever_empty(log, int(ticks(since)), int(ticks(until))) for log in self.replay.logs)
 
     @property
     def makespan_seconds(self) -> float:
         """From the first arrival to the end of the last iteration [s]."""
-        log = self.iterations
-        return float(seconds(log.end[-1] - self.replay.arrival.min())) if len(log.start) else 0.0
+        ends = [int(log.end[-1]) for log in self.replay.logs if len(log.start)]
+        return float(seconds(max(ends) - int(self.replay.arrival.min()))) if ends else 0.0
 
     @property
     def output_tokens_per_second(self) -> float:
@@ -126,24 +149,22 @@ class Result:
 
     @property
     def busy_share(self) -> float:
-        """Time in iterations by the makespan."""
-        busy = float(seconds(self.iterations.duration.sum()))
+        """Time in iterations by the makespan, on average over the replicas."""
+        busy = float(sum(seconds(log.duration.sum()) for log in self.replay.logs)) / self.replicas
         return busy / self.makespan_seconds if self.makespan_seconds else 0.0
 
     @property
     def padding_share(self) -> float:
         """Tokens computed for nobody (padding, replies that are complete) by all tokens computed."""
-        idle = self.iterations.idle_tokens
-        return idle / (idle + self.iterations.computed_tokens) if idle else 0.0
+        idle = sum(log.idle_tokens for log in self.replay.logs)
+        return idle / (idle + sum(log.computed_tokens for log in self.replay.logs)) if idle else 0.0
 
     @property
     def kv_occupancy(self) -> float:
         """Blocks in use by blocks in the pool, at the start of each stretch, averaged over the time in iterations."""
-        log = self.iterations
-        if not len(log.start):
-            return 0.0
-        used = 1 - log.free_blocks / self.limits.blocks
-        return float(np.average(used, weights=log.duration))
+        used = np.concatenate([1 - log.free_blocks / limits.blocks for log, limits in self.logs])
+        weights = np.concatenate([log.duration for log in self.replay.logs])
+        return float(np.average(used, weights=weights)) if len(used) else 0.0
 
     @property
     def outcomes(self) -> dict[str, int]:
@@ -159,6 +180,7 @@ class Result:
         return pd.DataFrame(
             {
                 "request_id": np.arange(len(self.trace)),
+                **({"replica": self.replay.replica} if self.replicas > 1 else {}),
                 "arrival_seconds": self.arrival_seconds,
                 "prompt_tokens": self.trace.prompt_tokens,
                 "output_tokens": self.trace.output_tokens,
@@ -183,9 +205,11 @@ class Result:
 
     def attribution(self) -> Attribution:
         """Split the time of every served request into named parts that sum to it exactly, in ticks."""
-        from sim.results.attribution import attribute
+        from sim.results.attribution import attribute, joined
 
-        return attribute(self.limits, self.replay)
+        if self.replicas == 1:
+            return attribute(self.limits, self.replay)
+        return joined([part.attribution() for part in self.parts], self.replay.replica.astype(np.int64))
 
     def runs(self, objectives: Objectives | None = None) -> Runs:
         """Return the statistics of this run alone: percentiles, their intervals from five time blocks, the verdict.
@@ -242,3 +266,9 @@ class Result:
 
     def _since_start(self, moments: npt.NDArray[np.int64]) -> Floats:
         return np.where(self.replay.outcome == FINISHED, seconds(moments), np.nan)
+
+
+def _ever_empty(log: Iterations, since: int, until: int) -> bool:
+    inside = (log.end > since) & (log.start < until)
+    rests = np.concatenate([log.start[1:] > log.end[:-1], [True]])[: len(log.start)]  # who rests has nobody waiting
+    return bool(((log.waiting == 0) | rests)[inside].any() or not inside.any())

@@ -66,21 +66,29 @@ class Section:
         return met(objectives, result.ttft_seconds[rows], result.tpot_seconds[rows], result.end_to_end_seconds[rows])
 
     @cached_property
-    def _time_in_rows(self) -> Floats:
-        """Part of each stretch of iterations that lies within [s]."""
-        log = self.result.iterations
-        return np.clip(seconds(log.end), self.begin, self.end) - np.clip(seconds(log.start), self.begin, self.end)
+    def _time_in_rows(self) -> tuple[Floats, ...]:
+        """Part of each stretch of iterations that lies within [s], for each replica."""
+        begin, end = self.begin, self.end
+        return tuple(
+            np.clip(seconds(log.end), begin, end) - np.clip(seconds(log.start), begin, end)
+            for log, _ in self.result.logs
+        )
+
+    @property
+    def _busy_seconds(self) -> float:
+        return float(sum(times.sum() for times in self._time_in_rows))
 
     @property
     def busy_share(self) -> float:
-        """Time in iterations by all time."""
-        return float(self._time_in_rows.sum()) / self.span
+        """Time in iterations by all time, on average over the replicas."""
+        return self._busy_seconds / self.span / self.result.replicas
 
     @property
     def kv_occupancy(self) -> float:
         """Blocks in use by blocks in the pool, averaged over the time in iterations."""
-        used = 1 - self.result.iterations.free_blocks / self.result.limits.blocks
-        return float(np.average(used, weights=self._time_in_rows)) if self._time_in_rows.any() else 0.0
+        used = np.concatenate([1 - log.free_blocks / limits.blocks for log, limits in self.result.logs])
+        weights = np.concatenate(self._time_in_rows)
+        return float(np.average(used, weights=weights)) if weights.any() else 0.0
 
     @property
     def span(self) -> float:
@@ -101,7 +109,7 @@ class Section:
     @property
     def busy_seconds_per_request(self) -> float:
         """Time in iterations by requests that end within [s]; NaN if none does."""
-        return float(self._time_in_rows.sum()) / len(self._finished) if len(self._finished) else float("nan")
+        return self._busy_seconds / len(self._finished) if len(self._finished) else float("nan")
 
     @property
     def prefix_hit_share(self) -> float:

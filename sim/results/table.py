@@ -48,6 +48,9 @@ def iterations_table(result: Result) -> pd.DataFrame:
     """Return a row for each stretch of equal iterations."""
     import pandas as pd
 
+    if result.replicas > 1:
+        tables = [iterations_table(part) for part in result.parts]
+        return pd.concat([table.assign(replica=number) for number, table in enumerate(tables)], ignore_index=True)
     log = result.iterations
     words = np.array([reason.name.lower() for reason in Refusal])
     return pd.DataFrame(

@@ -48,6 +48,8 @@ def token_times(result: Result, requests: Integers) -> tuple[Integers, Floats]:
             "`has_token_times`"
         )
     replay = result.replay
+    if result.replicas > 1:
+        return _of_cluster(result, chosen)
     ends = decode_ends(result.iterations)
     first = replay.first_token[chosen]
     begin = np.searchsorted(ends, first, side="right")
@@ -58,6 +60,20 @@ def token_times(result: Result, requests: Integers) -> tuple[Integers, Floats]:
     at = np.minimum(np.repeat(begin, counts) + place - 1, max(len(ends) - 1, 0))
     decoded = ends[at] if len(ends) else np.zeros(len(place), dtype=np.int64)
     return offsets, seconds(np.where(place == 0, np.repeat(first, counts), decoded))
+
+
+def _of_cluster(result: Result, chosen: Integers) -> tuple[Integers, Floats]:
+    """Return `token_times` of requests that several replicas served."""
+    where = result.replay.replica[chosen]
+    rows: dict[int, Floats] = {}
+    for number in np.unique(where).tolist():
+        mine = np.flatnonzero(where == number)
+        local = np.searchsorted(np.flatnonzero(result.replay.replica == number), chosen[mine])
+        offsets, times = token_times(result.parts[number], local)
+        rows |= dict(zip(mine.tolist(), np.split(times, offsets[1:-1]), strict=True))
+    ordered = [rows[place] for place in range(len(chosen))]
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in ordered])]).astype(np.int64)
+    return offsets, np.concatenate([np.zeros(0), *ordered])
 
 
 def decode_ends(iterations: Iterations) -> Integers:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sim.engine.content import content_tree
-from sim.engine.replay import content_paths
+from sim.engine.replica import content_paths
 from sim.scheduling.cohort import Cohort
 from sim.scheduling.flight import Flight
 from sim.scheduling.prefix_cache import PrefixCache

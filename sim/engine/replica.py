@@ -1,0 +1,145 @@
+"""One replica as the requests of a trace meet it: a request in, a sequence for its engine, or a refusal."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from simpy import Environment
+
+from sim.engine.clock import IterationClock
+from sim.engine.content import ContentTree, content_tree
+from sim.engine.engine import Engine
+from sim.scheduling.batch import Limits
+from sim.scheduling.ledgers import ledger_of
+from sim.scheduling.pinned_prefixes import PinnedPrefixes
+from sim.scheduling.prefix_cache import Run
+from sim.scheduling.schedulers import Scheduler
+from sim.scheduling.sequence import Sequence
+from workloads.trace import Segments, Trace
+
+
+@dataclass(frozen=True)
+class Server:
+    """How a replica serves; see `sim.engine.replay.replay`."""
+
+    limits: Limits
+    scheduler: Scheduler
+    clock: IterationClock
+    prefix_cache: bool | str = False
+    asynchronous: bool = False
+
+
+class Replica:
+    """An engine, and what of a trace it has to know.
+
+    Parameters
+    ----------
+    started, ended : see `Engine`.
+    refused : called with the index of a request that can never be served here, and the time [ticks].
+    alone : whether it will be asked for every request of the trace.
+    """
+
+    def __init__(
+        self,
+        env: Environment,
+        trace: Trace,
+        server: Server,
+        *,
+        started: Callable[[Sequence, int], None],
+        ended: Callable[[Sequence, int, bool], None],
+        refused: Callable[[int, int], None],
+        alone: bool,
+        coast: bool,
+    ) -> None:
+        """Start idle."""
+        limits, scheduler = server.limits, server.scheduler
+        if server.asynchronous and (scheduler.pads or scheduler.to_end):
+            raise ValueError(f"asynchronous is True; allowed for {scheduler.system}: False")
+        self.ledger = ledger_of(limits, scheduler, server.prefix_cache)
+        self.engine = Engine(
+            env,
+            self.ledger,
+            scheduler.policy,
+            server.clock,
+            started=started,
+            ended=ended,
+            coast=coast,
+            asynchronous=server.asynchronous,
+        )
+        self._refused = refused
+        self._context = limits.context
+        self._most_tokens = (limits.blocks - limits.watermark_blocks) * limits.block_tokens
+        self._longest_prompt = limits.context if scheduler.cuts_prompts else limits.tokens
+        self._priority = None if trace.priority is None else array("q", trace.priority.astype(np.int64).tobytes())
+        self._deepest: array[int] | None = None
+        self._paths: list[tuple[Run, ...]] | ContentPaths = []
+        self._declared: list[int] = []
+        pool = self.ledger.pool
+        if trace.segments is not None and pool.content_tokens:
+            tree = content_tree(trace, pool.content_tokens)
+            self._paths = content_paths(tree) if alone else ContentPaths(tree)
+            self._deepest = array("q", tree.deepest.astype(np.int64).tobytes())
+            if isinstance(pool, PinnedPrefixes):
+                self._declared = first_segments(trace.segments)
+
+    def accept(self, arrival: int, index: int, prompt: int, output: int, longest: int) -> None:
+        """Take in a request that arrives now [ticks]: its number, and its prompt, reply and longest reply [tokens]."""
+        context = self._context
+        if longest > context - prompt:
+            longest = max(output, context - prompt)
+        path: tuple[Run, ...] = ()
+        if self._deepest is not None and (run := self._deepest[index]) >= 0:
+            path = self._paths[run]
+        sequence = Sequence(index, arrival, prompt, output, longest, path)
+        if self._priority is not None:
+            sequence.priority = self._priority[index]
+        if self._declared:
+            sequence.prefix = self._declared[index]
+        tokens = prompt + output
+        if tokens > context or prompt > self._longest_prompt or tokens - 1 > self._most_tokens:
+            self._refused(index, arrival)
+        else:
+            self.engine.receive(sequence)
+
+
+class ContentPaths(dict[int, tuple[Run, ...]]):
+    """For each run of a content tree the runs from the root to it, made when somebody asks for it.
+
+    A run knows what one pool has cached of it, so every replica has runs of its own; of many, each sees few.
+    """
+
+    def __init__(self, tree: ContentTree) -> None:
+        """Nothing has been asked for."""
+        super().__init__()
+        self._rows = tree.rows
+
+    def __missing__(self, run: int) -> tuple[Run, ...]:
+        """Make the path to a run, and those to the runs before it."""
+        missing = []
+        while run >= 0 and run not in self:
+            missing.append(run)
+            run = self._rows[run][2]
+        path = self[run] if run >= 0 else ()
+        for number in reversed(missing):
+            first, last, _ = self._rows[number]
+            path = self[number] = (*path, Run(first, last))
+        return path
+
+
+def content_paths(tree: ContentTree) -> list[tuple[Run, ...]]:
+    """Return the same for all runs at once, which is faster where one replica will see them all."""
+    paths: list[tuple[Run, ...]] = []
+    for first, last, parent in tree.rows:
+        paths.append((*paths[parent], Run(first, last)) if parent >= 0 else (Run(first, last),))
+    return paths
+
+
+def first_segments(segments: Segments) -> list[int]:
+    """Return for each request the tokens of its first segment, 0 if it has none."""
+    first, after = segments.offsets[:-1], segments.offsets[1:]
+    lengths = np.zeros(len(first), dtype=np.int64)
+    lengths[after > first] = segments.length[first[after > first]]
+    return [int(length) for length in lengths]
