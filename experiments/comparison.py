@@ -16,6 +16,7 @@ from sim.results.percentiles import Floats
 from sim.results.runs import COUNTS, LATENCIES, LEVELS, QUANTITIES
 from sim.scenario import Machine, Scenario
 from sim.systems import System
+from workloads.trace import Trace
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +49,10 @@ class Arm:
     scenario: Scenario
     machine: Machine
     system: System | None = None
+
+    def of(self, trace: Trace) -> Scenario:
+        """Return the scenario with a trace."""
+        return replace(self.scenario, trace=trace)
 
 
 @dataclass(frozen=True)

@@ -257,11 +257,19 @@ def simulate(scenario: Scenario, machine: Machine | None = None) -> Result:
         raise ValueError(f"replicas is {scenario.replicas}; allowed: at least 1")
     built = machine or scenario.machine
     servers = [_server(scenario, built)] * scenario.replicas
-    outcome = _serve(scenario.workload, servers, scenario.router, scenario.router_seed, scenario.front_end_seconds)
-    name, title = _name(scenario), built.title
+    front_end = scenario.front_end_seconds
+    outcome = _serve(scenario.workload, servers, scenario.router, scenario.router_seed, front_end)
+    return result_of(scenario, built, outcome)
+
+
+def result_of(scenario: Scenario, machine: Machine, outcome: Replay) -> Result:
+    """Return the result of a scenario on its machine, of which `outcome` is known already."""
+    name, title = _name(scenario), machine.title
     if scenario.replicas > 1:
         name, title = f"{name}, {scenario.router}", f"{scenario.replicas} replicas, each {title}"
-    return replace(outcome, name=name, title=f"{title} · {name}", flags=built.flags, devices=built.devices)
+    limits = (machine.limits,) * scenario.replicas if scenario.replicas > 1 else ()
+    title = f"{title} · {name}"
+    return Result(scenario.workload, machine.limits, outcome, name, title, machine.flags, machine.devices, limits)
 
 
 def simulate_cluster(
@@ -296,7 +304,9 @@ def simulate_cluster(
     name = f"{len(servers)} replicas, {router}"
     titles = dict.fromkeys(f"{machine.title} · {_name(one)}" for one, machine in zip(scenarios, built, strict=True))
     flags = dict.fromkeys(flag for machine in built for flag in machine.flags)
-    return replace(outcome, name=name, title=f"{name}: {'; '.join(titles)}", flags=tuple(flags))
+    title = f"{name}: {'; '.join(titles)}"
+    limits = tuple(server.limits for server in servers) if len(servers) > 1 else ()
+    return Result(trace, servers[0].limits, outcome, name, title, tuple(flags), built[0].devices, limits)
 
 
 def _name(scenario: Scenario) -> str:
@@ -321,11 +331,9 @@ def _server(scenario: Scenario, machine: Machine) -> Server:
     return Server(machine.limits, scheduler, machine.clock, scenario.prefix_cache, scenario.asynchronous)
 
 
-def _serve(trace: Trace, servers: Sequence[Server], router: str, seed: int, front_end_seconds: float) -> Result:
+def _serve(trace: Trace, servers: Sequence[Server], router: str, seed: int, front_end_seconds: float) -> Replay:
     outcome = serve_cluster(_behind_front_end(trace, front_end_seconds), servers, router, seed=seed)
-    outcome = _since_arrival(outcome, trace, front_end_seconds)
-    limits = tuple(server.limits for server in servers)
-    return Result(trace, limits[0], outcome, limits_by_replica=limits if len(limits) > 1 else ())
+    return _since_arrival(outcome, trace, front_end_seconds)
 
 
 def _in_one_piece(limits: Limits) -> Limits:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from bisect import insort
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,9 @@ from experiments.grid import stored
 
 SECONDS = 1.2
 """What a batch should take [s]."""
+
+ENOUGH = 3
+"""Points that tell how long the others take."""
 
 
 @dataclass(frozen=True)
@@ -75,20 +79,23 @@ class Batches:
 
     left: list[Task]
     workers: int
-    seconds: float = 0.0
-    computed: int = 0
+    times: list[float] = field(default_factory=list)
     out: dict[int, Task] = field(default_factory=dict)
 
     def note(self, done: Done) -> None:
         """Learn from a finished point how long the others may take."""
-        self.seconds += done.seconds
-        self.computed += 1
+        insort(self.times, done.seconds)
         self.out.pop(done.place, None)
+
+    @property
+    def seconds(self) -> float:
+        """What a point takes [s]: the median, for the first ones also import and make things; 0 while unknown."""
+        return self.times[len(self.times) // 2] if len(self.times) >= ENOUGH else 0.0
 
     @property
     def seconds_left(self) -> float:
         """What all tasks that are left would take one after another [s]."""
-        return len(self.left) * self.seconds / self.computed if self.computed else 0.0
+        return len(self.left) * self.seconds
 
     def __iter__(self) -> Iterator[list[Task]]:
         """Yield batches until nothing is left."""
@@ -104,7 +111,7 @@ class Batches:
         return batch
 
     def _size(self) -> int:
-        if not self.computed:
+        if not self.seconds:
             return 1
         fair = math.ceil(len(self.left) / (2 * self.workers))
-        return max(1, min(fair, math.ceil(SECONDS * self.computed / max(self.seconds, 1e-9))))
+        return max(1, min(fair, math.ceil(SECONDS / self.seconds)))

@@ -74,6 +74,11 @@ def _source(function: Callable[..., Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def stamp(value: Any) -> str:
+    """Return a digest of a value and of every file that it names, for whoever remembers what follows from it."""
+    return _digest(canonical(value))
+
+
 def of_function(function: Callable[..., Any]) -> str:
     """Return the digest of a function and of everything that it holds, for `key`."""
     return _digest([version(), canonical(function)])

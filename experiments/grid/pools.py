@@ -12,8 +12,8 @@ from typing import Any
 from experiments.grid import identity
 from experiments.grid.batches import Batches, Done, Task, compute, failure
 
-WORTH_SECONDS = 4.0
-"""What must be left to do before processes are started unasked [s]: they take about one to start."""
+WORTH_SECONDS = 8.0
+"""What must be left to do before processes are started unasked [s]: they take two or three to start."""
 
 PATIENCE_SECONDS = 10.0
 """How long a scheduler, and then its first worker, may take to answer [s]."""

@@ -43,7 +43,7 @@ def encode(rows: Sequence[Mapping[str, Any]], error: str | None = None) -> bytes
             ) from None
     result = pa.table(columns).replace_schema_metadata(None if error is None else {ERROR: error.encode()})
     target = io.BytesIO()
-    pq.write_table(result, target, compression="zstd", write_statistics=False)
+    pq.write_table(result, target, compression="lz4", use_dictionary=False, write_statistics=False)
     return target.getvalue()
 
 
@@ -56,7 +56,7 @@ def decode(content: bytes) -> tuple[list[Row], str | None]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    found = pq.read_table(io.BytesIO(content))
+    found = pq.ParquetFile(io.BytesIO(content), pre_buffer=False).read(use_threads=False)
     columns = {}
     for name in found.column_names:
         column = found.column(name)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -57,14 +55,15 @@ class Where:
 HERE = Where()
 
 
-@contextmanager
-def kept(where: Where, folder: Path) -> Iterator[Where]:
-    """Keep finished points in `folder` unless the user named one, and only until everything is finished.
+def keeping(where: Where, folder: Path) -> Where:
+    """Return the same with finished points kept in `folder`, unless the user named one.
 
-    So whoever is interrupted or killed and asks the same again continues, and nothing piles up.
+    So whoever is interrupted or killed and asks the same again continues; `forget` ends it.
     """
-    if where.resume is not None:
-        yield where
-        return
-    yield replace(where, resume=folder)
-    shutil.rmtree(folder, ignore_errors=True)
+    return where if where.resume is not None else replace(where, resume=folder)
+
+
+def forget(where: Where, kept: Where) -> None:
+    """Remove what `keeping` made, so that nothing piles up; what the user named (in `where`) stays."""
+    if where.resume is None and kept.resume is not None:
+        shutil.rmtree(kept.resume, ignore_errors=True)

@@ -252,7 +252,7 @@ def test_batches_take_about_a_second_never_cross_machines_and_lose_nobody(
     seconds: float, tasks: int, workers: int, machines: int
 ) -> None:
     batches = Batches([Task(place, {}, None, place * machines // tasks) for place in range(tasks)], workers)
-    batches.seconds, batches.computed = 10 * seconds, 10
+    batches.times = [seconds] * 10
     taken = list(batches)
     assert [task.place for batch in taken for task in batch] == list(range(tasks))
     assert all(len({task.machine for task in batch}) == 1 for batch in taken)
@@ -276,20 +276,14 @@ def test_bad_values_are_named(given_values: dict[str, object], message: str) -> 
 
 
 def test_points_are_kept_until_the_command_has_ended(tmp_path: Path) -> None:
-    folder = tmp_path / "points"
-
-    def interrupted() -> None:
-        with grid.kept(grid.Where(workers=1), folder) as where:
-            grid.sweep(doubled, [{"x": 1}], where)
-            raise KeyError("something else went wrong")
-
-    with pytest.raises(KeyError):
-        interrupted()
-    assert len(list(folder.iterdir())) == 1
-    with grid.kept(grid.Where(workers=1), folder) as where:
-        grid.sweep(doubled, [{"x": 1}, {"x": 2}], where)
-        assert len(list(folder.iterdir())) == 2
+    asked, folder = grid.Where(workers=1), tmp_path / "points"
+    kept = grid.keeping(asked, folder)
+    grid.sweep(doubled, [{"x": 1}, {"x": 2}], kept)
+    assert len(list(folder.iterdir())) == 2
+    grid.forget(asked, kept)
     assert not folder.exists()
-    own = grid.Where(resume=tmp_path / "own")
-    with grid.kept(own, folder) as where:
-        assert where == own
+    own = grid.Where(workers=1, resume=tmp_path / "own")
+    assert grid.keeping(own, folder) == own
+    grid.sweep(doubled, [{"x": 1}], own)
+    grid.forget(own, own)
+    assert len(list((tmp_path / "own").iterdir())) == 1

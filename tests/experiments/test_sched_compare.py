@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import sched_compare
+from experiments import grid, sched_compare
 from experiments.comparison import ARMS
 from experiments.options import Options, read
 from experiments.output import new_folder, write
@@ -177,5 +177,27 @@ def test_stopping_it_leaves_the_loads_that_were_finished(
     printed = capsys.readouterr()
     assert "INTERRUPTED" in printed.out
     assert "interrupted" in printed.err
+    assert len(list((tmp_path / ".out.points").glob("*.parquet"))) == 4 + 4 + 2
     assert pd.read_parquet(tmp_path / "out" / "requests.parquet").load.unique().tolist() == [0.5]
     assert read(tmp_path / "out" / "config.toml").load == (0.5, 0.7)
+
+
+def test_workers_and_resuming_change_nothing(tmp_path: Path) -> None:
+    options = Options(load=(0.5, 2.0), requests=120, seeds=2)
+    alone = sched_compare.run(options, where=grid.Where(workers=1))
+    points = tmp_path / "points"
+    shared = sched_compare.run(options, where=grid.Where(workers=2, resume=points))
+    kept = sorted(points.iterdir())
+    assert len(kept) == 4 * 2 * 3  # arms, seeds, and all at once or one of two loads
+    for path in kept[::2]:
+        path.unlink()
+    resumed = sched_compare.run(options, where=grid.Where(workers=1, resume=points))
+    assert sorted(points.iterdir()) == kept
+    for other in (shared, resumed):
+        pd.testing.assert_frame_equal(other.summary, alone.summary, check_exact=True)
+        pd.testing.assert_frame_equal(other.differences, alone.differences, check_exact=True)
+        for cell, same in zip(other.cells.values(), alone.cells.values(), strict=True):
+            for result, expected in zip(cell.results, same.results, strict=True):
+                pd.testing.assert_frame_equal(result.requests, expected.requests, check_exact=True)
+                pd.testing.assert_frame_equal(result.iterations_table(), expected.iterations_table(), check_exact=True)
+                assert (result.name, result.title) == (expected.name, expected.title)
