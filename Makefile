@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check docs install clean
+.PHONY: run test check docs install notebooks clean
 
 run: $(VENV)/.installed
 	$(BIN)/python -m experiments.run sched_compare
 
 test: $(VENV)/.installed-dev check
 	$(BIN)/python -m pytest -n auto
+
+notebooks: $(VENV)/.installed-notebooks
+	$(BIN)/python -m experiments.notebooks.pairs
+	$(BIN)/jupyter lab experiments/notebooks
 
 check: $(VENV)/.installed-dev
 	$(BIN)/codespell
@@ -29,6 +33,10 @@ $(VENV)/bin/python:
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	touch $@
+
+$(VENV)/.installed-notebooks: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[notebooks]"
+	touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"

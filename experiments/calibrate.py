@@ -55,7 +55,7 @@ def run(
 
     Parameters
     ----------
-    hardware : chip, as the tables or this project name it.
+    hardware : chip, as the tables or this project name it, or the path of its TOML file, whose rows go by its name.
     source : a folder of canonical tables, one such table, ``aiconfigurator`` for those in the installed package, or
         what a load generator saw of your server: the result of ``vllm bench serve --save-detailed``, aiperf
         (profile_export.jsonl), guidellm or inference-perf (per_request_lifecycle_metrics.json).
@@ -73,7 +73,7 @@ def run(
     chip = load_hardware(hardware)
     if clients.is_result(Path(source)):
         return _of_server(chip, clients.read(Path(source)), Server(model, tp, precision, system), out, json=json)
-    found, licences = _groups(chip, source)
+    found, licences = _groups(chip, hardware, source)
     chosen = stack or next((name for name in STACKS if any(group.stack == name for group in found)), None)
     if chosen is None or not any(group.stack == chosen for group in found):
         raise ValueError(f"{source}: nothing was measured on {chip.title} with the kernels of {stack or 'any stack'}")
@@ -106,7 +106,7 @@ def calibrated(groups: Sequence[Group]) -> list[tuple[Fit, str]]:
     return fits
 
 
-def _groups(chip: HardwareProfile, source: str) -> tuple[list[Group], dict[str, str]]:
+def _groups(chip: HardwareProfile, hardware: str, source: str) -> tuple[list[Group], dict[str, str]]:
     path = Path(source)
     frames: dict[str, pd.DataFrame]
     if source == "aiconfigurator":
@@ -120,7 +120,8 @@ def _groups(chip: HardwareProfile, source: str) -> tuple[list[Group], dict[str, 
     for name in PREFERRED:
         if name in frames:
             frame = frames[name]
-            found += READERS[name](frame[frame["hw"].astype(str).map(lambda label: _is(label, chip))])
+            rows = frame[frame["hw"].astype(str).map(lambda label: _is(label, chip))]
+            found += READERS[name](rows.assign(hw=hardware))  # a chip of one's own is found by its path, not its name
     return [group for group in found if isinstance(group, Group) and group.constant], licences
 
 

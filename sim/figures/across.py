@@ -40,6 +40,8 @@ AXES = {
     "sequences": "most sequences at once",
     "prefix_cache": "prefix cache",
 }
+_UNITS = {"load": "requests/s", "tensor": "cards", "tokens": "tokens"}
+_REACH = 4.0  # times the largest estimate
 _LANE = 0.045  # height of a row of overload marks, as a share of the axes
 
 
@@ -131,12 +133,12 @@ def _lines(
 def _name(values: dict[str, Any]) -> str:
     """Return what a line is called: the policy with its cache as elsewhere, numbers with the field they belong to.
 
-    >>> _name({"policy": "orca", "prefix_cache": True}), _name({"tensor": 2, "hardware": "l20"}), _name({})
-    ('orca + prefix cache', 'tensor 2, l20', 'all')
+    >>> _name({"policy": "orca", "prefix_cache": True}), _name({"tensor": 2, "prefix_cache": True}), _name({})
+    ('orca + prefix cache', '2 cards, prefix cache on', 'all')
     """
     values = dict(values)
     cached = values.pop("prefix_cache", None) if "policy" in values else None
-    parts = [value if isinstance(value, str) else f"{name} {value}" for name, value in values.items()]
+    parts = [value if isinstance(value, str) else _place(name, value) for name, value in values.items()]
     return (", ".join(parts) or "all") + (CACHED if cached else "")
 
 
@@ -169,8 +171,12 @@ def _scales(axes: Axes, lines: dict[str, _Line], what: str, across: str, categor
     from matplotlib.ticker import FuncFormatter, NullLocator
 
     x = np.unique(np.concatenate([line.x for line in lines.values()]))
-    if categories is None and len(x) > 1 and x[0] > 0 and x[-1] / x[0] >= 8:
+    left, right = float(x[0]), float(x[-1])
+    room = 0.08 * (right - left) or 0.5
+    axes.set_xlim(left - room, right + room)
+    if categories is None and across != "load" and len(x) > 1 and x[0] > 0 and x[-1] / x[0] >= 4:
         axes.set_xscale("log")
+        axes.set_xlim(left / (right / left) ** 0.08, right * (right / left) ** 0.08)
         axes.set_xticks(x, [f"{value:,g}" for value in x])
         axes.xaxis.set_minor_locator(NullLocator())
     elif categories is not None:
@@ -183,11 +189,19 @@ def _scales(axes: Axes, lines: dict[str, _Line], what: str, across: str, categor
         axes.set_yticks(np.linspace(0, 1, 6).tolist())
         axes.set_ylabel("requests answered within the objectives", size=SMALL + 1)
         return
-    seen = np.concatenate([np.concatenate([line.low, line.high, line.estimate]) for line in lines.values()])
-    seen = seen[np.isfinite(seen)]
-    low, high = (float(seen.min()), float(seen.max())) if len(seen) else (0.1, 10.0)
-    room = (high / low) ** 0.25 * 1.15
-    time_scale(axes, "y", low / 1.2, high * room)
+    estimates, bounds = (
+        np.concatenate([np.concatenate(columns) for columns in chosen])
+        for chosen in (
+            [(line.estimate,) for line in lines.values()],
+            [(line.low, line.high) for line in lines.values()],
+        )
+    )
+    known = estimates[np.isfinite(estimates)]
+    low, high = (float(known.min()), float(known.max())) if len(known) else (0.1, 10.0)
+    # An interval of few replications may span decades; it is cut rather than everything else flattened.
+    low = max(low / _REACH, float(np.nanmin(bounds, initial=low)))
+    high = min(high * _REACH, float(np.nanmax(bounds, initial=high)))
+    time_scale(axes, "y", low / 1.2, high * (high / low) ** 0.25 * 1.15)
     axes.set_ylabel(f"{what} [logarithmic]", size=SMALL + 1)
 
 
@@ -200,9 +214,9 @@ def _finding(lines: dict[str, _Line], what: str, across: str, categories: Sequen
     table = np.array([line.estimate for line in lines.values()])
     common = np.flatnonzero(np.isfinite(table).all(axis=0))
     if not len(common):
-        return f"{what}: at every {across} something is overloaded, or has too few samples"
+        return f"{what}: everywhere something is overloaded, or has too few samples"
     x = next(iter(lines.values())).x[common]
-    places = [_place(across, at) if categories is None else _category(categories[int(at)]) for at in x]
+    places = [_place(across, at if categories is None else categories[int(at)]) for at in x]
     if what == GOODPUT:
         shares = {readable(name): f"{100 * line.estimate[common[-1]]:.0f} %" for name, line in lines.items()}
         said = listed([f"{share} ({name})" if len(lines) > 1 else share for name, share in shares.items()])
@@ -211,12 +225,18 @@ def _finding(lines: dict[str, _Line], what: str, across: str, categories: Sequen
         bounds = {name: (float(line.low[common[-1]]), float(line.high[common[-1]])) for name, line in lines.items()}
         found = {name: float(line.estimate[common[-1]]) for name, line in lines.items()}
         return policy_finding(found, what, f"at {places[-1]}", bounds)
-    first, last = table[0, common[0]], table[0, common[-1]]
-    return f"{what} goes from {duration(first)} at {places[0]} to {duration(last)} at {places[-1]}"
+    shown = table[0, common]
+    least, most = (0, -1) if categories is None else (int(np.argmin(shown)), int(np.argmax(shown)))
+    verb = "goes from" if categories is None else "ranges from"
+    return f"{what} {verb} {duration(shown[least])} at {places[least]} to {duration(shown[most])} at {places[most]}"
 
 
-def _place(across: str, x: float) -> str:
-    return f"{x:,g} requests/s" if across == "load" else f"{across} {x:,g}"
+def _place(across: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return f"{across.replace('_', ' ')} {_category(value)}"
+    if isinstance(value, Real):
+        return f"{value:,g} {_UNITS[across]}" if across in _UNITS else f"{across.replace('_', ' ')} {value:,g}"
+    return _category(value)
 
 
 def _subtitle(variations: Variations, objectives: Objectives | None) -> str:

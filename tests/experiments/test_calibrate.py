@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import hardware_profiles
 from experiments.calibrate import run
 from experiments.scoreboard import aiconfigurator
 from experiments.scoreboard.groups import Group
@@ -48,6 +49,16 @@ def test_the_constants_that_made_the_rows_are_found(tmp_path: Path) -> None:
         assert found.sharpness == pytest.approx(TRUE.sharpness, rel=0.1)
     assert whole.experts == calibration.load("generic", "l40s").experts  # what was not measured stays generic
     assert whole.level.startswith("calibrated: gemm on NVIDIA L40S")
+
+
+def test_a_chip_of_ones_own_is_calibrated_by_the_path_of_its_file(tmp_path: Path) -> None:
+    chip = tmp_path / "mine.toml"
+    shipped = Path(hardware_profiles.__file__).parent / "chips" / "l40s.toml"
+    chip.write_text(shipped.read_text().replace("NVIDIA L40S", "Mine"))
+    measured(TRUE).assign(hw="mine").to_csv(tmp_path / "gemm_grid.csv", index=False)
+    assert run(str(chip), str(tmp_path / "gemm_grid.csv"), out=tmp_path / "fitted.toml") == 0
+    constants = calibration.read(tmp_path / "fitted.toml")[0]
+    assert constants.gemm.compute == pytest.approx(TRUE.compute, rel=0.02)
 
 
 def test_a_few_wild_rows_do_not_move_the_constants(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
