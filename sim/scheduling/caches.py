@@ -9,12 +9,15 @@ from sim.scheduling.batch import Limits
 from sim.scheduling.copying_ledger import CopyingLedger
 from sim.scheduling.ledger import Ledger
 from sim.scheduling.pinned_prefixes import PinningLedger
+from sim.scheduling.reusing_ledger import ReusingLedger
 
 CACHES: dict[str, Callable[..., Ledger]] = {
     "none": Ledger,
     "vllm-1": partial(Ledger, prefix_cache=True),
     "vllm-0.4": CopyingLedger,
     "vllm-0.3": PinningLedger,
+    "tensorrt-llm": ReusingLedger,
+    "tensorrt-llm-2024": partial(ReusingLedger, only_at_end=True),
 }
 """`vllm-0.4` goes with the policy `prefill_first` only; `vllm-0.3` caches what clients declare (`Sequence.prefix`)."""
 

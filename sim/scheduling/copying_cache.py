@@ -84,7 +84,7 @@ class CopyingCache:
     # What every pool offers.
 
     def match(self, sequence: Sequence) -> tuple[int, int]:
-        """Return how many leading blocks need no computing, and 0: the test for free blocks ignores what is cached."""
+        """Return how many leading tokens need no computing, and 0: the test for free blocks ignores what is cached."""
         self._catch_up_all()
         hit, most = 0, (sequence.tokens - 1) // self.block_tokens
         for key in islice(self._keys(sequence), most):
@@ -92,7 +92,7 @@ class CopyingCache:
             if block is None or not block.is_computed:
                 break
             hit += 1
-        return hit, 0
+        return hit * self.block_tokens, 0
 
     def admit(self, sequence: Sequence, blocks: int, computed: int) -> None:
         """Give a waiting sequence its `blocks` blocks, as far as possible those that exist."""

@@ -23,7 +23,7 @@ class Pool(Protocol):
     content_tokens: int
 
     def match(self, sequence: Sequence) -> tuple[int, int]:
-        """Return how many leading blocks of the sequence are computed, and how many are in use: they cost none."""
+        """Return how many leading tokens of the sequence are computed, and how many blocks in use, which cost none."""
 
     def admit(self, sequence: Sequence, blocks: int, computed: int) -> None:
         """Give a waiting sequence its first `blocks` blocks, of which it will fill those of `computed` tokens now.
@@ -71,7 +71,7 @@ class BlockPool:
         self.content_tokens = 0
 
     def match(self, sequence: Sequence) -> tuple[int, int]:
-        """Return how many leading blocks are computed, and how many are in use: none."""
+        """Return how many leading tokens are computed, and how many blocks in use hold them: none."""
         return 0, 0
 
     def admit(self, sequence: Sequence, blocks: int, computed: int) -> None:

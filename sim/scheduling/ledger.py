@@ -218,11 +218,10 @@ class Ledger:
             return False
         tokens = sequence.prompt + sequence.generated
         block_tokens = limits.block_tokens
-        hit, used = pool.match(sequence)
-        cached = hit * block_tokens
+        cached, used = pool.match(sequence)
         new = tokens - cached
         if chunk is not None and new > chunk:
-            new = chunk
+            new = self._cut(cached, chunk)
         allocated = tokens if whole else cached + new
         blocks = -(-allocated // block_tokens)
         promise = -(-guaranteed_tokens // block_tokens) - blocks if guaranteed_tokens > allocated else 0
@@ -265,6 +264,14 @@ class Ledger:
         window = self.limits.window
         seen = sum(_seen_pairs(longest, sequence.computed, window) for sequence, _ in self.chunks) if window else 0
         return rows * longest, pairs, seen
+
+    def is_deferred(self, sequence: Sequence) -> bool:
+        """Whether a waiting sequence had better wait for content that somebody else computes in this iteration."""
+        return False
+
+    def _cut(self, cached: int, chunk: int) -> int:
+        """Return how much of a chunk, behind `cached` tokens, is computed if it does not end the prompt: all of it."""
+        return chunk
 
     def extend(self, sequence: Sequence, chunk: int) -> bool:
         """Plan the next `chunk` tokens of a prompt that has been computed in part; False if blocks are missing."""

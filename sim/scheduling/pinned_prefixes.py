@@ -32,7 +32,7 @@ class PinnedPrefixes(BlockPool):
         self._first_users: dict[object, Sequence] = {}
 
     def match(self, sequence: Sequence) -> tuple[int, int]:
-        """Return how many leading blocks are computed, and how many are in use.
+        """Return how many leading tokens are computed, and how many blocks are in use.
 
         Those who share a prefix with the first of its users in one batch share memory, but compute it once more.
         """
@@ -41,7 +41,8 @@ class PinnedPrefixes(BlockPool):
         if first is None:
             return 0, 0
         # At least one token is always left to compute, since its output is needed.
-        return min(blocks, (sequence.tokens - 1) // self.block_tokens) if first.generated else 0, blocks
+        found = min(blocks, (sequence.tokens - 1) // self.block_tokens) if first.generated else 0
+        return found * self.block_tokens, blocks
 
     def admit(self, sequence: Sequence, blocks: int, computed: int) -> None:
         """Give a waiting sequence its first `blocks` blocks, pinning its prefix if it is the first to have it."""

@@ -105,7 +105,7 @@ class PrefixCache:
         self._matched: list[tuple[Extent, int]] = []
 
     def match(self, sequence: Sequence) -> tuple[int, int]:
-        """Return how many leading blocks of the sequence are cached, and how many of those are in use, so not free.
+        """Return how many leading tokens of the sequence are cached, and how many blocks in use hold them.
 
         At least one token is always left to compute, since its output is needed.
         """
@@ -119,14 +119,14 @@ class PrefixCache:
             while position < last:
                 extent, end = _earliest(run.extents, position, last)
                 if extent is None:
-                    return position, used
+                    return position * self.block_tokens, used
                 if extent.users:
                     used += end - position
                 matched.append((extent, end))
                 position = end
             if position == limit:
                 break
-        return position, used
+        return position * self.block_tokens, used
 
     def admit(self, sequence: Sequence, blocks: int, computed: int) -> None:
         """Give a waiting sequence its first `blocks` blocks, cached ones first; call `match` just before.

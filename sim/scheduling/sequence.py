@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sim.scheduling.prefix_cache import Extent, Run
+    from sim.scheduling.prefix_cache import Run
 
 
 class Sequence:
@@ -30,8 +30,8 @@ class Sequence:
     path : runs of content shared with other requests, root first, in blocks or tokens as the pool wants them.
     best_of : replies to generate at once, of which one is returned; 0 for one that answers to nobody.
     prefix : leading tokens of the prompt that the client declares to be shared.
-    held : pieces of cached content in use, as (first extent, last block) pairs.
-    registered : blocks of the path that other requests can find.
+    held : pieces of cached content in use, each with a place, as the pool notes them.
+    registered : blocks of the path that other requests can find, or tokens, as the pool counts.
     priority : the smaller, the more urgent; only the policy `priority` looks at it.
     """
 
@@ -95,7 +95,7 @@ class Sequence:
         self.last_emission = -1
         self.registered = 0
         self.priority = 0
-        self.held: list[tuple[Extent, int]] = []
+        self.held: list[tuple[Any, int]] = []
 
     @property
     def tokens(self) -> int:

@@ -18,7 +18,8 @@ def inflight_batching(
 
     A request is admitted only if blocks for its prompt and the longest reply it declared can be promised, so nobody is
     ever preempted (GUARANTEED_NO_EVICT), and nobody overtakes a request that has to wait for blocks. Exception: where
-    prompts are cut, one that gets its first chunk can be overtaken by a shorter one behind it.
+    prompts are cut, one that gets its first chunk can be overtaken by a shorter one behind it; and with block reuse
+    one that would compute the same block as another before it waits for that, and for nobody behind it.
     Source: TensorRT-LLM capacityScheduler.cpp and microBatchScheduler.cpp, published in 2025; the scheduler of January
     2024 was closed, so that its rules are reconstructed from these.
 
@@ -56,11 +57,14 @@ def _decode_within_budget(ledger: Ledger) -> None:
 
 
 def _admit_whole(ledger: Ledger) -> None:
-    while ledger.waiting:
-        head = ledger.waiting[0]
+    deferred = 0
+    while len(ledger.waiting) > deferred:
+        head = ledger.waiting[deferred]
         longest = head.prompt + head.longest_reply
         if not ledger.can_ever_run(head, longest):
             ledger.ignore(head)
+        elif ledger.is_deferred(head):
+            deferred += 1
         elif not ledger.admit(head, guaranteed_tokens=longest):
             break
 
@@ -72,6 +76,8 @@ def _promised(ledger: Ledger) -> Iterator[Sequence]:
     for sequence in list(ledger.waiting):
         if not ledger.can_ever_hold(sequence, sequence.prompt + sequence.longest_reply):
             ledger.ignore(sequence)
+            continue
+        if ledger.is_deferred(sequence):
             continue
         _, used = ledger.pool.match(sequence)
         available -= ledger.limits.blocks_for(sequence.prompt + sequence.longest_reply) - used

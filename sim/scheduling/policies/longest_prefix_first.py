@@ -9,7 +9,7 @@ from sim.scheduling.sequence import Sequence
 
 
 def longest_prefix_first(ledger: Ledger, *, longest_queue: int = 128, chunked: bool = True) -> None:
-    """Everybody who decodes, then prompts by how many of their leading blocks are cached, most first.
+    """Everybody who decodes, then prompts by how many of their leading tokens are cached, most first.
 
     Going through a shared tree depth first keeps what is cached in use. What is cached changes while others decode, so
     that the order is found anew for every iteration in which somebody waits. Without a prefix cache this is first come,

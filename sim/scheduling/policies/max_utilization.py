@@ -64,6 +64,8 @@ def _contexts_behind(ledger: Ledger, lookahead: int, *, whole: bool) -> list[Seq
     free, left = ledger.pool.free - ledger.cohort.demand(lookahead), limits.tokens - count
     contexts: list[Sequence] = []
     for sequence in islice(ledger.waiting, limits.sequences - count):
+        if ledger.is_deferred(sequence):
+            continue
         free -= _blocks_needed(ledger, sequence, lookahead)
         left -= sequence.tokens if whole else 0
         if free < 0 or left < 0:
@@ -112,6 +114,9 @@ def _fitting(ledger: Ledger, lookahead: int) -> list[Sequence]:
     scheduled = at = 0
     while at < len(active):
         sequence = active[at]
+        if not sequence.allocated and ledger.is_deferred(sequence):
+            at += 1
+            continue
         needed = _blocks_needed(ledger, sequence, lookahead)
         if scheduled + needed <= ledger.pool.free:
             scheduled += needed

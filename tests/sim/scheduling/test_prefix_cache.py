@@ -48,7 +48,7 @@ class TwoCaches(RuleBasedStateMachine):
             self.plain.register(writer.index, self.cohort.computed(writer))
         found = self.plain.match(sequence.index, sequence.tokens)
         hit, used = self.cache.match(sequence)
-        assert hit == len(found)
+        assert hit == len(found) * self.cache.block_tokens
         assert used == sum(self.plain.users[block] > 0 for block in found)
         blocks = -(-sequence.tokens // self.cache.block_tokens)
         if blocks - used > self.cache.free:
