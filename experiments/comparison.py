@@ -151,7 +151,7 @@ class Comparison:
         """Return the columns that say which arm a row is about."""
         chosen = self.by_name[arm]
         policy = chosen.system.rules.policy if chosen.system else arm.removesuffix(CACHED)
-        return {"arm": arm, "policy": policy, "prefix_cache": chosen.scenario.prefix_cache}
+        return {"arm": arm, "policy": policy, "prefix_cache": bool(chosen.scenario.prefix_cache)}
 
     @cached_property
     def differences(self) -> pd.DataFrame:

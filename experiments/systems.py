@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from sim.scheduling.caches import CACHE_EVIDENCE, EVIDENCE_OF_CACHES
 from sim.systems import CAPABILITIES, EVIDENCE, System, available, load
 
 if TYPE_CHECKING:
@@ -121,9 +122,9 @@ def _one(console: Console, system: System) -> None:
     console.print(f"{system.title} · version {system.version} · {system.date}", style="bold")
     console.print(f"schedule {system.evidence}: {EVIDENCE[system.evidence]}")
     console.print(" · ".join(f"{what} {value}" for what, value in defaults(system).items()))
-    if system.prefix_cache:
-        stands_in = system.prefix_cache.simulated_as
-        console.print(f"cache: {system.prefix_cache.kind}" + (f"; simulated as {stands_in}" if stands_in else ""))
+    if cache := system.prefix_cache:
+        known = EVIDENCE_OF_CACHES[cache.cache]
+        console.print(f"cache: {cache.kind}; simulated by {cache.cache!r}, {known}: {CACHE_EVIDENCE[known]}")
     table = _new_table()
     for heading in ("what it can do", "", "the article says", "checked"):
         table.add_column(heading, overflow="fold")

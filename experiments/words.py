@@ -11,6 +11,7 @@ from sim.figures.words import three_digits
 from sim.figures.words import verdict as verdict
 from sim.figures.words import with_bounds as with_bounds
 from sim.results import stability, warmup
+from sim.scheduling.caches import EVIDENCE_OF_CACHES
 from sim.systems import EVIDENCE
 
 TITLE = "roofserve sched_compare"
@@ -70,7 +71,7 @@ def as_run(comparison: Comparison, arm: str) -> dict[str, str]:
     system, limits, scenario = chosen.system, chosen.machine.limits, chosen.scenario
     assert system is not None
     cache = system.prefix_cache
-    stands_in = f" (simulated as {cache.simulated_as})" if cache and cache.simulated_as else ""
+    known = EVIDENCE_OF_CACHES[cache.cache] if cache else ""
     host = f"{1e3 * scenario.host_seconds:g} ms added"
     if scenario.least_iteration_seconds:
         host = f"at least {1e3 * scenario.least_iteration_seconds:.3g} ms an iteration"
@@ -81,7 +82,11 @@ def as_run(comparison: Comparison, arm: str) -> dict[str, str]:
         "seats": f"{limits.sequences:,}",
         "tokens": f"{limits.tokens:,}",
         "KV blocks": f"{limits.blocks:,} x {limits.block_tokens}",
-        "prefix cache": f"on{stands_in}" if scenario.prefix_cache else "off" if cache else "none",
+        "prefix cache": ("on" if known == "executed" else f"on, {known}")
+        if scenario.prefix_cache
+        else "off"
+        if cache
+        else "none",
         "host": host,
         "front end": f"{1e3 * scenario.front_end_seconds:g} ms",
     }

@@ -14,12 +14,32 @@ from sim.scheduling.reusing_ledger import ReusingLedger
 CACHES: dict[str, Callable[..., Ledger]] = {
     "none": Ledger,
     "vllm-1": partial(Ledger, prefix_cache=True),
+    "vllm-0.11": partial(Ledger, prefix_cache=True, unhashed_blocks_first=False),
     "vllm-0.4": CopyingLedger,
     "vllm-0.3": PinningLedger,
     "tensorrt-llm": ReusingLedger,
     "tensorrt-llm-2024": partial(ReusingLedger, only_at_end=True),
 }
-"""`vllm-0.4` goes with the policy `prefill_first` only; `vllm-0.3` caches what clients declare (`Sequence.prefix`)."""
+"""`vllm-1` is vLLM V1 as of 0.33, whose blocks that were given back before they were full are used again first; in
+`vllm-0.11` they queue up. `vllm-0.4` goes with the policy `prefill_first` only; `vllm-0.3` caches what clients declare
+(`Sequence.prefix`). In `tensorrt-llm-2024` (0.8 to 0.11) a text can be found when its reply is complete."""
+
+
+CACHE_EVIDENCE = {
+    "executed": "hits and evictions equal those recorded while the published code was executed",
+    "described": "written from the published code, of which nothing was run or recorded",
+}
+"""How a cache is known."""
+
+EVIDENCE_OF_CACHES = {
+    "vllm-1": "executed",
+    "vllm-0.11": "executed",
+    "vllm-0.4": "executed",
+    "vllm-0.3": "executed",
+    "tensorrt-llm": "described",
+    "tensorrt-llm-2024": "described",
+}
+"""The key of `CACHE_EVIDENCE` for every cache of a real system."""
 
 
 def ledger_for(limits: Limits, prefix_cache: bool | str, *, late_release: bool = False) -> Ledger:

@@ -106,7 +106,7 @@ def scenario(
         precision=precision,
         tensor=tensor,
         policy=_scheduler(_rules(system, chunked)),
-        prefix_cache=(cache is not None and cache.default) if prefix_cache is None else prefix_cache,
+        prefix_cache=cache.cache if cache and (cache.default if prefix_cache is None else prefix_cache) else False,
         asynchronous=system.asynchronous,
         utilisation=utilisation or limits.utilisation,
         utilisation_of_free=limits.of_free,

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from hardware_profiles.reading import Table, Unit, read_toml
+from sim.scheduling.caches import EVIDENCE_OF_CACHES
 from sim.scheduling.schedulers import SCHEDULERS
 from sim.systems.system import (
     CAPABILITIES,
@@ -137,9 +138,8 @@ def _larger(table: Table) -> tuple[Budget, ...]:
 
 
 def _cache(table: Table) -> SystemCache:
-    table.allow(("kind", "simulated_as", "default"))
-    stands_in = table.text("simulated_as") if "simulated_as" in table.values else ""
-    return SystemCache(table.text("kind"), stands_in, table.truth("default"))
+    table.allow(("kind", "cache", "default"))
+    return SystemCache(table.text("kind"), table.choice("cache", tuple(EVIDENCE_OF_CACHES)), table.truth("default"))
 
 
 def _overheads(table: Table) -> Overheads:

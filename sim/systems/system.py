@@ -116,12 +116,12 @@ class SystemCache:
     Attributes
     ----------
     kind : what the system has.
-    simulated_as : what stands in for it, "" if nothing has to.
+    cache : the key of `sim.scheduling.caches.CACHES` by which it is simulated.
     default : whether it is on unless told otherwise.
     """
 
     kind: str
-    simulated_as: str
+    cache: str
     default: bool
 
 

@@ -22,7 +22,7 @@ from tests.strategies import clocks, limits, traces
     trace=st.one_of(traces(), contended()),
     bounds=limits(),
     clock=clocks(),
-    cache=st.booleans(),
+    cache=st.sampled_from([False, True, "tensorrt-llm"]),
     chunking=st.sampled_from([None, "FIRST_COME_FIRST_SERVED", "EQUAL_PROGRESS"]),
     lookahead=st.sampled_from([1, 2]),
 )

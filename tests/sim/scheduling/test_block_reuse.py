@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from sim.engine.clock import TICKS_PER_SECOND, uniform_clock
 from sim.engine.content import content_tree
-from sim.engine.replay import content_paths
+from sim.engine.replay import content_paths, replay
+from sim.scheduling.batch import Limits
 from sim.scheduling.block_reuse import BlockReuse
 from sim.scheduling.cohort import Cohort
+from sim.scheduling.schedulers import SCHEDULERS
 from sim.scheduling.sequence import Sequence
 from tests.reuse_block_by_block import PlainReuse
 from tests.strategies import symbols, traces
-from workloads.trace import Trace
+from workloads.trace import Segments, Trace
 
 
 class TwoPools(RuleBasedStateMachine):
@@ -127,3 +131,50 @@ def count(block) -> int:
 
 TestTwoPools = TwoPools.TestCase
 TestTwoPools.settings = settings(stateful_step_count=60)
+
+
+def served(prompts, segments, arrivals, *, cache="tensorrt-llm", scheduler="inflight_batching", tokens=1024):
+    """Return the chunks computed, as (request, tokens computed before, tokens), with blocks of 16 tokens."""
+    trace = Trace(
+        np.array(arrivals) / TICKS_PER_SECOND,
+        np.array(prompts),
+        np.full(len(prompts), 20),
+        np.full(len(prompts), 20),
+        segments=Segments.from_lists(segments),
+    )
+    limits = Limits(blocks=100, block_tokens=16, tokens=tokens, context=1024)
+    outcome = replay(trace, limits, SCHEDULERS[scheduler], uniform_clock(1000, 1, 2048), prefix_cache=cache)
+    return [tuple(row) for row in outcome.iterations.chunks[:, 1:4].tolist()], outcome
+
+
+SHARED = [[(7, 0, 100)], [(7, 0, 100)]]
+
+
+def test_a_prompt_is_found_when_it_is_computed_and_in_2024_when_its_reply_was_complete() -> None:
+    # Of 100 tokens six blocks are full; the first four of the seventh are stored with the reply, 20 iterations later.
+    for cache, arrival, found in (
+        ("tensorrt-llm", 3000, 96),
+        ("tensorrt-llm", 90_000, 100),
+        ("tensorrt-llm-2024", 3000, 0),
+        ("tensorrt-llm-2024", 90_000, 100),
+    ):
+        chunks, _ = served([100, 120], SHARED, [0, arrival], cache=cache)
+        assert chunks == [(0, 0, 100), (1, found, 120 - found)]
+
+
+def test_a_prompt_waits_one_iteration_for_what_another_computes_and_those_behind_do_not_wait() -> None:
+    chunks, outcome = served([100, 120, 50], [*SHARED, []], [0, 0, 0])
+    assert chunks == [(0, 0, 100), (2, 0, 50), (1, 96, 24)]
+    assert outcome.first_token.tolist() == [1150, 1150 + 1026, 1150]
+    chunks, _ = served([100, 120, 50], [*SHARED, []], [0, 0, 0], cache="tensorrt-llm-2024")
+    assert chunks == [(0, 0, 100), (1, 0, 120), (2, 0, 50)]
+
+
+def test_the_last_token_of_a_prompt_is_computed_even_if_all_of_it_is_stored() -> None:
+    chunks, _ = served([96, 96], [[(7, 0, 96)], [(7, 0, 96)]], [0, 90_000])
+    assert chunks == [(0, 0, 96), (1, 95, 1)]
+
+
+def test_a_first_chunk_behind_a_block_found_in_part_ends_with_a_block() -> None:
+    chunks, _ = served([40, 200], [[(7, 0, 40)], [(7, 0, 40)]], [0, 90_000], scheduler="inflight_chunked", tokens=64)
+    assert chunks == [(0, 0, 40), (1, 40, 56), (1, 96, 64), (1, 160, 40)]

@@ -38,6 +38,11 @@ def test_a_users_own_file_is_a_system(tmp_path: Path) -> None:
         ("fp8 = { has = false", "fp8 = { has = 1", r"capabilities\.fp8\.has must be true or false, got 1"),
         ("chunked_prefill = { has = false", "chunked_prefill = { has = true", r"make them agree"),
         ("prefix_sharing = { has = false", "prefix_sharing = { has = true", r"\[prefix_cache\] is missing"),
+        (
+            "[limits]",
+            '[prefix_cache]\nkind = "k"\ncache = "lru"\ndefault = true\n[limits]',
+            r"cache must be one of .*vllm-1",
+        ),
         ("[scheduler]\n", "[scheduler]\nchunked = true\n", r"scheduler\.chunked_prompts is missing"),
         ("562.5e-6", "562.5", r"least_seconds_per_layer = 562\.5 is out of any range|looks like"),
         ('name = "vllm-0.2.7"', 'name = "../etc"', r"name must be small letters"),

@@ -7,6 +7,7 @@ import pytest
 
 import hardware_profiles
 from sim import simulate, systems
+from sim.scheduling.caches import EVIDENCE_OF_CACHES
 from sim.scheduling.schedulers import SCHEDULERS
 from sim.systems import CAPABILITIES, EVIDENCE
 from workloads.synthetic.chat import chat
@@ -98,8 +99,16 @@ def test_what_is_guessed_says_so() -> None:
     assert any("Reconstructed" in remark for remark in systems.load("tensorrt-llm-2024-01").remarks)
     for name in systems.available():
         system = systems.load(name)
-        if system.prefix_cache and system.prefix_cache.simulated_as:
-            assert any("stands in" in remark for remark in system.remarks), name
+        if system.prefix_cache and EVIDENCE_OF_CACHES[system.prefix_cache.cache] == "described":
+            assert any("published code" in remark or "code published" in remark for remark in system.remarks), name
+
+
+def test_systems_have_the_cache_of_their_name(trace: Trace) -> None:
+    for name, cache in (("vllm-0.33", "vllm-1"), ("tensorrt-llm", "tensorrt-llm")):
+        assert systems.scenario(name, trace).prefix_cache == cache
+        assert systems.scenario(name, trace, prefix_cache=False).prefix_cache is False
+    assert systems.scenario("tensorrt-llm-2024-01", trace).prefix_cache is False
+    assert systems.scenario("tensorrt-llm-2024-01", trace, prefix_cache=True).prefix_cache == "tensorrt-llm-2024"
 
 
 def test_the_article_errs_about_four_bit_weights_with_narrow_activations_and_nothing_else() -> None:
