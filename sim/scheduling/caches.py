@@ -9,6 +9,8 @@ from sim.scheduling.batch import Limits
 from sim.scheduling.copying_ledger import CopyingLedger
 from sim.scheduling.ledger import Ledger
 from sim.scheduling.pinned_prefixes import PinningLedger
+from sim.scheduling.radix_cache import EVICTION
+from sim.scheduling.radix_ledger import RadixLedger
 from sim.scheduling.reusing_ledger import ReusingLedger
 
 CACHES: dict[str, Callable[..., Ledger]] = {
@@ -19,10 +21,13 @@ CACHES: dict[str, Callable[..., Ledger]] = {
     "vllm-0.3": PinningLedger,
     "tensorrt-llm": ReusingLedger,
     "tensorrt-llm-2024": partial(ReusingLedger, only_at_end=True),
+    "sglang": RadixLedger,
+    **{f"sglang-{name}": partial(RadixLedger, eviction=name) for name in EVICTION if name != "lru"},
 }
 """`vllm-1` is vLLM V1 as of 0.33, whose blocks that were given back before they were full are used again first; in
 `vllm-0.11` they queue up. `vllm-0.4` goes with the policy `prefill_first` only; `vllm-0.3` caches what clients declare
-(`Sequence.prefix`). In `tensorrt-llm-2024` (0.8 to 0.11) a text can be found when its reply is complete."""
+(`Sequence.prefix`). In `tensorrt-llm-2024` (0.8 to 0.11) a text can be found when its reply is complete.
+`sglang` gives up leaves least recently used first, the others of that name as they say."""
 
 
 CACHE_EVIDENCE = {
@@ -38,6 +43,8 @@ EVIDENCE_OF_CACHES = {
     "vllm-0.3": "executed",
     "tensorrt-llm": "described",
     "tensorrt-llm-2024": "described",
+    "sglang": "described",
+    **{f"sglang-{name}": "described" for name in EVICTION if name != "lru"},
 }
 """The key of `CACHE_EVIDENCE` for every cache of a real system."""
 
