@@ -13,7 +13,7 @@ from experiments.cell import Cell, Load
 from experiments.options import Options
 from sim.results.intervals import Interval, Paired, paired, replicated
 from sim.results.percentiles import Floats
-from sim.results.runs import COUNTS, LATENCIES, LEVELS, QUANTITIES
+from sim.results.runs import CACHE_COUNTS, COUNTS, LATENCIES, LEVELS, QUANTITIES
 from sim.scenario import Machine, Scenario
 from sim.systems import System
 from workloads.trace import Trace
@@ -196,7 +196,7 @@ def _cell_rows(cell: Cell, named: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield {**head, "metric": metric, "level": level, **_numbers(interval)}
     for name in QUANTITIES:
         yield {**head, "metric": name, **_numbers(cell.quantity(name))}
-    for name in COUNTS:
+    for name in (*COUNTS, *CACHE_COUNTS):
         yield {**head, "metric": name, "estimate": cell.counts[name], "method": "all requests of all runs"}
     for name, value in (
         ("backlog_growth_per_second", verdict.growth_per_second),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from experiments import cache_bounds
 from experiments.options import Options, completed
 from experiments.sched_compare import capacity, scenario_of
 from experiments.table_experiment import Answer, Flag, deliver, records
@@ -18,6 +19,7 @@ from sim.results.intervals import Interval, paired, replicated
 from sim.results.result import Result
 from sim.results.runs import Runs
 from sim.scenario import Machine, Scenario, simulate
+from workloads import datasets
 from workloads.trace import Trace
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 POLICY = "inflight_batching"
+RECORDED = "mooncake-conversation"
 SHARED_TOKENS = (0, 128, 512, 1024, 2048, 4096)
 QUICK_TOKENS = (0, 512, 2048)
 LOADS = (0.5, 0.8)
@@ -76,7 +79,7 @@ def prefix_sharing(
     out: Path | None = None,
     json: Flag = False,
 ) -> int:
-    """Show what a prefix cache saves by the share of the prompts that is shared, by load, and by cache size.
+    """Show what a prefix cache saves by the share of the prompts that is shared, by load, by cache size, and by cache.
 
     Parameters
     ----------
@@ -102,16 +105,20 @@ def prefix_sharing(
 
     base = Options(hardware=hardware, model=model, tp=tp, context=context, quick=quick)
     with console.progress("simulating") as advance:
-        table = run(base, trace, advance)
+        table = run(base, trace, lambda share: advance(share / 2))
+        caches = compare_caches(base, trace, lambda share: advance(0.5 + share / 2))
     answer = Answer(
         name="prefix_sharing",
         question=f"What does a prefix cache save? Chat on {tp} x {hardware}, {model}, {POLICY}.",
         finding=headline(table),
         options={"trace": trace, "hardware": hardware, "model": model, "tp": tp, "context": context, "quick": quick},
-        tables={"prefix_sharing": table},
-        shown=[("By shared text and memory", shown(table))],
-        notes=NOTES,
-        draw=lambda: _pictures(table),
+        tables={"prefix_sharing": table, "caches": caches},
+        shown=[
+            ("By shared text and memory", shown(table)),
+            (f"By cache: {cache_bounds.headline(caches)}", cache_bounds.shown(caches)),
+        ],
+        notes=(*NOTES, *cache_bounds.NOTES),
+        draw=lambda: [*_pictures(table), *_cache_pictures(caches)],
         quick=quick,
     )
     return deliver(answer, out, json)
@@ -138,6 +145,38 @@ def run(base: Options, recorded: str | None = None, advance: Callable[[float], N
         advance(done / (len(cases) + bool(recorded)))
     if recorded:
         rows += _rows(_service(Options(trace=recorded, quick=base.quick)), ())
+    return pd.DataFrame(rows)
+
+
+def compare_caches(
+    base: Options, recorded: str | None = None, advance: Callable[[float], None] = lambda _: None
+) -> pd.DataFrame:
+    """Return a row for each workload, cache and number of `cache_bounds.METRICS`: estimate and 95 % interval.
+
+    Workloads: the generated chat at 80 % of the capacity without cache, conversations, and at its natural pace a
+    recorded trace; if none is asked for, that of Mooncake where there is a copy.
+    """
+    import pandas as pd
+
+    if recorded is None and datasets.is_at_hand(RECORDED):
+        recorded = RECORDED
+    rows: list[dict[str, Any]] = []
+    service = _service(replace(base, utilisation=max(UTILISATIONS), system_prompt=cache_bounds.SHARED_TOKENS))
+    scenario, machine, seeds = replace(service.scenario, policy=POLICY), service.machine, service.seeds
+    at_once = [capacity(service.serve(service.workload.trace(np.inf, seed), False)) for seed in seeds]
+    rate = max(LOADS) * float(np.mean(at_once))
+    chats = [service.workload.trace(rate, seed) for seed in seeds]
+    rows += cache_bounds.rows("chat", scenario, machine, chats)
+    advance(0.3)
+    requests = int(service.options.requests or 0)
+    talks = [cache_bounds.conversations(requests, machine.limits.context, seed) for seed in seeds]
+    rows += cache_bounds.rows("conversations", scenario, machine, talks)
+    advance(0.6)
+    if recorded:
+        service = _service(Options(trace=recorded, quick=base.quick))
+        scenario = replace(service.scenario, policy=POLICY)
+        rows += cache_bounds.rows(recorded, scenario, service.machine, [service.workload.recorded])
+    advance(1.0)
     return pd.DataFrame(rows)
 
 
@@ -261,3 +300,11 @@ def _pictures(table: pd.DataFrame) -> list[Any]:
 
     sentence = "GPU time that the cache saves against the share of prompt tokens that it finds, at two sizes of memory."
     return [Picture("prefix_sharing", plot(table), headline(table), sentence)]
+
+
+def _cache_pictures(caches: pd.DataFrame) -> list[Any]:
+    from experiments.pictures import Picture
+
+    title = cache_bounds.headline(caches)
+    sentence = "Prompt tokens found by the caches of real systems, by one that knows the future and one without bounds."
+    return [Picture("caches", cache_bounds.plot(caches), title, sentence)]

@@ -12,7 +12,7 @@ from experiments.claims import NAMES, claims, signed
 from experiments.comparison import Comparison
 from sim.figures.words import three_digits
 from sim.results.intervals import replicated
-from sim.results.runs import COUNTS, LATENCIES, LEVELS
+from sim.results.runs import CACHE_COUNTS, COUNTS, LATENCIES, LEVELS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,7 +79,8 @@ def _quantities(cell: Cell) -> dict[str, Any]:
         title: words.with_bounds(cell.quantity(name), unit, scale) for title, (name, unit, scale) in columns.items()
     }
     verdict = words.verdict(cell) if cell.verdict.stable else words.overload(cell)
-    return {**shown, **{name: f"{cell.counts[name]:,}" for name in COUNTS}, "verdict": verdict}
+    counts = {name.replace("_", " "): f"{cell.counts[name]:,}" for name in (*COUNTS, *CACHE_COUNTS)}
+    return {**shown, **counts, "verdict": verdict}
 
 
 def differences_shown(comparison: Comparison) -> tuple[str, pd.DataFrame]:

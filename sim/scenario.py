@@ -91,7 +91,7 @@ class Scenario:
     hardware, model : shipped names, paths of files, or the objects themselves.
     precision, tensor : number formats, and devices that share the model (TP).
     policy : how it is scheduled: a name in `sim.scheduling.schedulers.SCHEDULERS`, or a scheduler.
-    prefix_cache : whether there is one (that of vLLM V1), or which of `sim.scheduling.caches.CACHES`.
+    prefix_cache : whether there is one (that of vLLM V1), or which of `sim.scheduling.caches`, bounds included.
     asynchronous : whether an iteration is planned while the one before runs, as vLLM V1 does by default; see `Engine`.
     utilisation : share of the visible memory that the server may use; with `utilisation_of_free`, share of what weights
         and runtime leave of it that becomes KV cache.

@@ -9,8 +9,11 @@ from collections.abc import Hashable
 class BlockByBlock:
     """Idle blocks in the order in which they are taken, and for each content its copies, earliest first."""
 
-    def __init__(self, blocks: int, block_tokens: int, symbols: list[list[Hashable]]) -> None:
+    def __init__(
+        self, blocks: int, block_tokens: int, symbols: list[list[Hashable]], *, unhashed_first: bool = True
+    ) -> None:
         self.block_tokens = block_tokens
+        self.unhashed_first = unhashed_first
         self.symbols = symbols
         self.unhashed = blocks
         self.idle: OrderedDict[int, None] = OrderedDict()
@@ -50,8 +53,9 @@ class BlockByBlock:
             self.unhashed -= 1
         else:
             block, _ = self.idle.popitem(last=False)
-            self.copies[self.content.pop(block)].remove(block)
-            self.evicted += 1
+            if block in self.content:
+                self.copies[self.content.pop(block)].remove(block)
+                self.evicted += 1
         self._number += 1
         self.users[self._number] = 1
         return self._number
@@ -71,7 +75,7 @@ class BlockByBlock:
         for block in reversed(self.held.pop(request)):
             self.users[block] -= 1
             if not self.users[block]:
-                if block in self.content:
+                if block in self.content or not self.unhashed_first:
                     self.idle[block] = None
                 else:
                     self.unhashed += 1

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sim.engine.clock import TICKS_PER_SECOND, IterationClock
 from sim.engine.replay import Replay, replay
 from sim.scheduling.batch import Limits
-from sim.scheduling.caches import CACHES
+from sim.scheduling.caches import BOUNDS, CACHES
 from sim.scheduling.schedulers import SCHEDULERS, Scheduler
 from workloads.trace import Segments, Trace
 
@@ -65,7 +65,11 @@ def servers(draw: st.DrawFn, names: tuple[str, ...] = tuple(SCHEDULERS), caches:
     scheduler, bounds = draw(machines(names))
     if scheduler.pads or scheduler.to_end:
         return Server(scheduler, bounds, "none", False)
-    fits = [cache for cache in caches or CACHES if scheduler in [SCHEDULERS[n] for n in WITH_CACHE.get(cache, names)]]
+    fits = [
+        cache
+        for cache in caches or (*CACHES, *BOUNDS)
+        if scheduler in [SCHEDULERS[n] for n in WITH_CACHE.get(cache, names)]
+    ]
     cache = draw(st.sampled_from(fits))
     return Server(scheduler, bounds, cache, cache not in WITH_CACHE and draw(st.booleans()))
 

@@ -180,6 +180,18 @@ def find(name: str, *, base_url: str | None = None) -> Path:
     return _download(dataset, cache, base_url)
 
 
+def is_at_hand(name: str) -> bool:
+    """Return whether there is a copy of a public trace, so that `find` need not download it.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+    """
+    file_name = describe(name).file_name
+    return any((folder / file_name).is_file() for folder in [*_shared_folders(), _cache()])
+
+
 def _cache() -> Path:
     import pooch
 

@@ -17,6 +17,7 @@ from sim.engine.engine import ARRIVAL, Engine, Moment
 from sim.engine.log import Iterations
 from sim.engine.replica import Server
 from sim.scheduling.batch import Limits
+from sim.scheduling.bounds import OracleCache
 from sim.scheduling.ledger import Ledger, Policy
 from sim.scheduling.schedulers import Scheduler
 from sim.scheduling.sequence import Sequence
@@ -106,7 +107,7 @@ def replay(
 
     Parameters
     ----------
-    prefix_cache : whether there is one, or which of `sim.scheduling.caches.CACHES`. Where clients declare what they
+    prefix_cache : whether there is one, or which of `sim.scheduling.caches`. Where clients declare what they
         share, it is the first segment of the prompt.
     coast : False to step iteration by iteration.
     asynchronous : whether an iteration is planned while the one before runs; see `Engine`.
@@ -137,6 +138,14 @@ def serve_cluster(
         stream their replies and others do not.
     """
     cluster = Cluster(trace, servers, router, seed=seed, coast=coast)
+    if any(isinstance(replica.ledger.pool, OracleCache) for replica in cluster.replicas):
+        order = np.arange(len(trace))
+        if trace.previous is not None:
+            # Who follows whom is known, but not when; the best guess is a run that loses nothing.
+            keeping = [replace(server, prefix_cache="infinite") for server in servers]
+            order = np.argsort(serve_cluster(trace, keeping, router, seed=seed).arrival, kind="stable")
+        for replica in cluster.replicas:
+            replica.foresee(order)
     cluster.env.run()
     books, replicas = cluster.books, cluster.replicas
     return Replay(
@@ -149,7 +158,7 @@ def serve_cluster(
         outcome=np.frombuffer(books.state, dtype=np.int8),
         logs=tuple(replica.engine.log.columns() for replica in replicas),
         clocks=tuple(replica.engine.clock for replica in replicas),
-        evicted_blocks=sum(getattr(replica.ledger.pool, "evicted", 0) for replica in replicas),
+        evicted_blocks=sum(replica.ledger.pool.evicted for replica in replicas),
         replica=np.frombuffer(books.replica, dtype=np.int32),
         streams=servers[0].scheduler.streams,
     )

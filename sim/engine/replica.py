@@ -7,12 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from simpy import Environment
 
 from sim.engine.clock import IterationClock
 from sim.engine.content import ContentTree, content_tree
 from sim.engine.engine import Engine
 from sim.scheduling.batch import Limits
+from sim.scheduling.bounds import OracleCache
 from sim.scheduling.ledgers import ledger_of
 from sim.scheduling.pinned_prefixes import PinnedPrefixes
 from sim.scheduling.prefix_cache import Run
@@ -85,6 +87,12 @@ class Replica:
             if isinstance(pool, PinnedPrefixes):
                 self._declared = first_segments(trace.segments)
 
+    def foresee(self, order: npt.NDArray[np.int64]) -> None:
+        """Tell a cache that knows the future in which order requests come, to whichever replica (requests,)."""
+        pool, deepest = self.ledger.pool, self._deepest
+        if isinstance(pool, OracleCache) and deepest is not None:
+            pool.foresee((index, self._paths[deepest[index]]) for index in order.tolist() if deepest[index] >= 0)
+
     def accept(self, arrival: int, index: int, prompt: int, output: int, longest: int) -> None:
         """Take in a request that arrives now [ticks]: its number, and its prompt, reply and longest reply [tokens]."""
         context = self._context
@@ -100,6 +108,8 @@ class Replica:
             sequence.prefix = self._declared[index]
         tokens = prompt + output
         if tokens > context or prompt > self._longest_prompt or tokens - 1 > self._most_tokens:
+            if isinstance(self.ledger.pool, OracleCache):
+                self.ledger.pool.forget(sequence)
             self._refused(index, arrival)
         else:
             self.engine.receive(sequence)

@@ -145,7 +145,17 @@ class Result:
         """Prompt tokens found in the cache, of all prompt tokens of served requests."""
         served = self.replay.outcome == FINISHED
         asked = int(self.trace.prompt_tokens[served].sum())
-        return int(self.replay.cached_tokens[served].sum()) / asked if asked else 0.0
+        return self.saved_tokens / asked if asked else 0.0
+
+    @property
+    def saved_tokens(self) -> int:
+        """Prompt tokens of served requests that were found in the cache and not computed."""
+        return int(self.replay.cached_tokens[self.replay.outcome == FINISHED].sum())
+
+    @property
+    def evicted_tokens(self) -> int:
+        """Tokens that cached blocks had room for when they were given up."""
+        return self.replay.evicted_blocks * self.limits.block_tokens
 
     @property
     def busy_share(self) -> float:

@@ -23,6 +23,7 @@ from sim.results.warmup import window
 LATENCIES = ("TTFT", "TPOT", "ITL", "E2E")
 LEVELS = (0.5, 0.9, 0.95, 0.99, 0.999)
 COUNTS = ("preemptions", "rejected", "ignored", "unfinished")
+CACHE_COUNTS = ("saved_tokens", "evicted_tokens")
 
 
 @dataclass(frozen=True)
@@ -201,10 +202,11 @@ class Runs:
 
     @property
     def counts(self) -> dict[str, int]:
-        """`COUNTS` over all runs, trimmed or not."""
+        """`COUNTS` and `CACHE_COUNTS` over all runs, trimmed or not."""
         outcomes = [result.outcomes for result in self.results]
         totals = {name: sum(outcome[name] for outcome in outcomes) for name in COUNTS[1:]}
-        return {"preemptions": sum(int(result.replay.preemptions.sum()) for result in self.results)} | totals
+        tokens = {name: sum(int(getattr(result, name)) for result in self.results) for name in CACHE_COUNTS}
+        return {"preemptions": sum(int(result.replay.preemptions.sum()) for result in self.results)} | totals | tokens
 
 
 def _mean(metric: str, runs: Runs, section: Section) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from sim.scheduling.batch import Limits
+from sim.scheduling.bounds import BoundLedger, InfiniteCache, OracleCache
 from sim.scheduling.copying_ledger import CopyingLedger
 from sim.scheduling.ledger import Ledger
 from sim.scheduling.pinned_prefixes import PinningLedger
@@ -30,6 +31,12 @@ CACHES: dict[str, Callable[..., Ledger]] = {
 `sglang` gives up leaves least recently used first, the others of that name as they say."""
 
 
+BOUNDS: dict[str, Callable[..., Ledger]] = {
+    "infinite": partial(BoundLedger, cache=InfiniteCache),
+    "belady": partial(BoundLedger, cache=OracleCache),
+}
+"""Caches that no server can have: one that keeps everything, and one that knows who is to come."""
+
 CACHE_EVIDENCE = {
     "executed": "hits and evictions equal those recorded while the published code was executed",
     "described": "written from the published code, of which nothing was run or recorded",
@@ -50,7 +57,7 @@ EVIDENCE_OF_CACHES = {
 
 
 def ledger_for(limits: Limits, prefix_cache: bool | str, *, late_release: bool = False) -> Ledger:
-    """Return an empty ledger with a prefix cache of `CACHES`; True is ``vllm-1``, False ``none``.
+    """Return an empty ledger with a prefix cache of `CACHES` or `BOUNDS`; True is ``vllm-1``, False ``none``.
 
     `late_release` : see `Ledger`.
 
@@ -60,6 +67,7 @@ def ledger_for(limits: Limits, prefix_cache: bool | str, *, late_release: bool =
         If there is no such cache.
     """
     name = prefix_cache if isinstance(prefix_cache, str) else "vllm-1" if prefix_cache else "none"
-    if name not in CACHES:
-        raise ValueError(f"prefix_cache is {prefix_cache!r}; allowed: True, False, {', '.join(CACHES)}")
-    return CACHES[name](limits, late_release=late_release)
+    known = {**CACHES, **BOUNDS}
+    if name not in known:
+        raise ValueError(f"prefix_cache is {prefix_cache!r}; allowed: True, False, {', '.join(known)}")
+    return known[name](limits, late_release=late_release)

@@ -13,12 +13,14 @@ class Pool(Protocol):
     Attributes
     ----------
     total, free : blocks.
+    evicted : blocks of cached content given up so far.
     block_tokens : tokens in a block.
     content_tokens : tokens in the pieces of shared content that it tells apart (see `Sequence.path`), 0 if none.
     """
 
     total: int
     free: int
+    evicted: int
     block_tokens: int
     content_tokens: int
 
@@ -58,17 +60,17 @@ class BlockPool:
 
     Attributes
     ----------
-    total, free, block_tokens, content_tokens : see `Pool`.
+    total, free, evicted, block_tokens, content_tokens : see `Pool`.
     """
 
-    __slots__ = ("block_tokens", "content_tokens", "free", "total")
+    __slots__ = ("block_tokens", "content_tokens", "evicted", "free", "total")
 
     def __init__(self, blocks: int, block_tokens: int) -> None:
         """Start with `blocks` free blocks of `block_tokens` tokens."""
         self.total = blocks
         self.free = blocks
         self.block_tokens = block_tokens
-        self.content_tokens = 0
+        self.content_tokens = self.evicted = 0
 
     def match(self, sequence: Sequence) -> tuple[int, int]:
         """Return how many leading tokens are computed, and how many blocks in use hold them: none."""

@@ -55,6 +55,9 @@ class Extent:
 
     __slots__ = ("end", "rest", "run", "start", "users")
 
+    is_full = True
+    """Whether its blocks were ever full, so that giving them up counts."""
+
     def __init__(self, run: Run | None, start: int, end: int, users: int) -> None:
         """Describe blocks that have just been filled or freed; content that nobody else can ever ask for has no run."""
         self.run = run
@@ -62,6 +65,14 @@ class Extent:
         self.end = end
         self.users = users
         self.rest: Extent | None = None
+
+
+class Unfilled(Extent):
+    """Blocks that were given back before they were full, where they queue up with the others."""
+
+    __slots__ = ()
+
+    is_full = False
 
 
 class PrefixCache:
@@ -117,7 +128,7 @@ class PrefixCache:
                 self._register_written(run)
             last = min(run.last, limit)
             while position < last:
-                extent, end = _earliest(run.extents, position, last)
+                extent, end = earliest(run.extents, position, last)
                 if extent is None:
                     return position * self.block_tokens, used
                 if extent.users:
@@ -162,7 +173,7 @@ class PrefixCache:
         self.free -= blocks
         self._unhashed -= blocks
         while self._unhashed < 0:
-            extent = next(iter(self._idle))
+            extent = self._first_idle()
             here = extent.end - extent.start
             wanted = -self._unhashed
             if here > wanted:
@@ -172,7 +183,7 @@ class PrefixCache:
                 del self._idle[extent]
                 if extent.run is not None:
                     extent.run.extents.remove(extent)
-            self.evicted += here
+            self.evicted += here if extent.is_full else 0
             self._unhashed += here
 
     def release(self, sequence: Sequence, *, findable: int, keep: bool) -> None:
@@ -189,7 +200,7 @@ class PrefixCache:
         self._register(sequence, full)
         partial = -(-max(sequence.computed, sequence.allocated) // self.block_tokens) - full
         if partial and not self._unhashed_first:
-            self._set_idle(Extent(None, full, full + partial, 0))
+            self._set_idle(Unfilled(None, full, full + partial, 0))
         else:
             self._unhashed += partial
             self.free += partial
@@ -208,8 +219,12 @@ class PrefixCache:
         return any(run.writers for run in sequence.path)
 
     def cached_blocks(self) -> int:
-        """Return how many idle blocks are still findable or were full when they were freed."""
+        """Return how many idle blocks are in the order of eviction."""
         return self.free - self._unhashed
+
+    def _first_idle(self) -> Extent:
+        """Return the extent from whose end blocks are taken next."""
+        return next(iter(self._idle))
 
     def _set_idle(self, extent: Extent) -> None:
         self._idle[extent] = None
@@ -281,7 +296,7 @@ class PrefixCache:
             self._register(writer, self._findable(writer) // self.block_tokens)
 
 
-def _earliest(extents: list[Extent], position: int, last: int) -> tuple[Extent | None, int]:
+def earliest(extents: list[Extent], position: int, last: int) -> tuple[Extent | None, int]:
     """Return the earliest extent that has block `position`, and how far it serves (at most to `last`)."""
     end = last
     for extent in extents:

@@ -42,6 +42,12 @@ class StoringLedger(Ledger):
         self._store_computed()
         super().land()
 
+    def quiet_iterations(self) -> int:
+        """Return for how many decode iterations, this one included, no decision can change (arrivals aside)."""
+        if self._computed and self.waiting:
+            return 1  # what is in flight may let somebody in when it is stored
+        return super().quiet_iterations()
+
     def complete_chunk(self, sequence: Sequence, chunk: int) -> bool:
         """Note that a chunk is computed; return whether it was the last, so that a token is out."""
         is_last = super().complete_chunk(sequence, chunk)

@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from experiments import cache_bounds
 from experiments.options import Options
-from experiments.prefix_sharing import headline, plot, prefix_sharing, run, shown
+from experiments.prefix_sharing import compare_caches, headline, plot, prefix_sharing, run, shown
+from sim.scheduling.caches import BOUNDS, EVIDENCE_OF_CACHES
+from workloads import datasets
 
-TABLE = run(Options(hardware="l20", model="llama-3.1-8b", tp=1, context=16384, quick=True, requests=300))
+BASE = Options(hardware="l20", model="llama-3.1-8b", tp=1, context=16384, quick=True, requests=300)
+TABLE = run(BASE)
 
 
 def numbers(metric: str, column: str = "estimate", **where: object) -> np.ndarray:
@@ -55,10 +60,72 @@ def test_intervals_enclose_the_estimate() -> None:
     assert (known["estimate"] <= known["high"]).all()
 
 
-def test_figure_and_files_say_what_was_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_figure_and_files_say_what_was_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets, "is_at_hand", lambda name: False)
     title = next(text.get_text() for text in plot(TABLE).texts if text.get_gid() == "title")
     assert title.replace("\n", " ") == headline(TABLE)
     assert len(shown(TABLE)) == 6
     assert prefix_sharing(quick=True, out=tmp_path / "new") == 0
-    assert {path.name for path in (tmp_path / "new").iterdir()} == {"prefix_sharing.csv", "summary.json"}
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"prefix_sharing.csv", "caches.csv", "summary.json"}
     assert "of the GPU time" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.fixture(scope="module")
+def caches() -> pd.DataFrame:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "is_at_hand", lambda name: False)
+        return compare_caches(BASE)
+
+
+def of_caches(table: pd.DataFrame, trace: str, metric: str) -> dict[str, float]:
+    here = table[(table["trace"] == trace) & (table["metric"] == metric)]
+    return dict(zip(here["cache"], here["estimate"], strict=True))
+
+
+def test_no_real_cache_finds_more_than_the_bounds_and_somebody_loses_something(caches: pd.DataFrame) -> None:
+    found = of_caches(caches, "conversations", "hit_share")
+    real = [found[cache] for cache in found if cache not in BOUNDS]
+    assert max(real) <= found["belady"] <= found["infinite"]
+    assert max(real) < found["infinite"]
+    evicted = of_caches(caches, "conversations", "evicted_tokens")
+    assert evicted["infinite"] == 0 < evicted["belady"] < evicted["vllm-1"]
+
+
+def test_with_everything_kept_each_turn_finds_all_that_was_said_before(caches: pd.DataFrame) -> None:
+    whole = to_the_token = 0.0
+    for seed in (1, 2, 3):
+        trace = cache_bounds.conversations(300, 16384, seed)
+        follows = trace.previous >= 0
+        said = (trace.prompt_tokens + trace.output_tokens - 1)[trace.previous[follows]]
+        whole += ((said // 16 * 16).sum() + 512 * (~follows).sum()) / 3
+        to_the_token += (said.sum() + 512 * (~follows).sum()) / 3
+    saved = of_caches(caches, "conversations", "saved_tokens")
+    assert saved["infinite"] == pytest.approx(whole, rel=0.01)  # but for the first few system prompts
+    assert saved["infinite"] <= whole
+    assert saved["sglang"] <= to_the_token
+
+
+def test_what_is_saved_is_what_is_found(caches: pd.DataFrame) -> None:
+    for trace in ("chat", "conversations"):
+        found, saved = (of_caches(caches, trace, metric) for metric in ("hit_share", "saved_tokens"))
+        asked = float(caches.loc[caches["trace"] == trace, "prompt_tokens"].iloc[0])
+        for cache, share in found.items():
+            assert saved[cache] == pytest.approx(share * asked, rel=0.01)  # a mean of ratios
+        seconds = of_caches(caches, trace, "gpu_seconds_per_request")
+        assert seconds["infinite"] <= 1.001 * min(seconds.values())  # what is found decides who is batched with whom
+
+
+def test_caches_are_shown_with_how_they_are_known(caches: pd.DataFrame) -> None:
+    table = cache_bounds.shown(caches)
+    assert len(table) == 2 * len(cache_bounds.COMPARED)
+    assert set(cache_bounds.COMPARED) <= {*EVIDENCE_OF_CACHES, *BOUNDS}
+    known = dict(zip(table["cache"], table["known"], strict=True))
+    assert known["SGLang"] == known["TensorRT-LLM"] == "described"
+    assert known["vLLM V1 (0.33)"] == "executed"
+    assert known["keeps everything"] == "bound"
+    figure = cache_bounds.plot(caches)
+    title = next(text.get_text() for text in figure.texts if text.get_gid() == "title")
+    assert title.replace("\n", " ") == cache_bounds.headline(caches)
+    assert "conversations" in title

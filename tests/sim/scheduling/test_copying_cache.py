@@ -9,13 +9,18 @@ from itertools import count, takewhile
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sim.engine.clock import IterationClock, ticks, uniform_clock
-from sim.engine.replay import FINISHED, REJECTED, replay
+from sim.engine.content import content_tree
+from sim.engine.replay import FINISHED, REJECTED, content_paths, replay
 from sim.scenario import Scenario, simulate
 from sim.scheduling.batch import Limits
+from sim.scheduling.copying_ledger import CopyingLedger
+from sim.scheduling.policies.prefill_first import prefill_first
 from sim.scheduling.schedulers import SCHEDULERS
+from sim.scheduling.sequence import Sequence
 from tests.strategies import clocks, limits, symbols, traces
 from workloads.trace import Segments, Trace
 
@@ -107,16 +112,21 @@ class Plain:
                 self.now = max(self.now, self.arrival[self.coming[0]])
             while self.coming and self.arrival[self.coming[0]] <= self.now:
                 self.waiting.append(self.coming.popleft())
-            self.step += 1
-            planned, hits = self.prompts()
-            if not planned:
-                planned, hits = self.decodes(), {}
-            for request in planned:
-                for block in self.tables[request]:
-                    block.last_used = self.step
-                for block in self.tables[request][: max(0, self.length[request] // self.size - 1)]:
-                    block.computed = True
-            self.run(planned, hits)
+            self.iterate()
+
+    def iterate(self) -> list[int]:
+        """Run one iteration and return who was in it."""
+        self.step += 1
+        planned, hits = self.prompts()
+        if not planned:
+            planned, hits = self.decodes(), {}
+        for request in planned:
+            for block in self.tables[request]:
+                block.last_used = self.step
+            for block in self.tables[request][: max(0, self.length[request] // self.size - 1)]:
+                block.computed = True
+        self.run(planned, hits)
+        return planned
 
     def prompts(self) -> tuple[list[int], dict[int, int]]:
         bounds, planned, hits = self.bounds, [], {}
@@ -210,6 +220,78 @@ def test_looking_only_where_something_changes_is_looking_everywhere(trace, bound
     assert {request: int(outcome.finish[request]) for request in served} == plain.finish
     assert {request: int(outcome.cached_tokens[request]) for request in served} == {r: plain.cached[r] for r in served}
     assert outcome.evicted_blocks == plain.blocks.evicted
+
+
+class TwoServers(RuleBasedStateMachine):
+    """Let requests arrive and iterations run at random in both, and compare every block count after each."""
+
+    @initialize(trace=traces(most=40), bounds=limits())
+    def begin(self, trace: Trace, bounds: Limits) -> None:
+        self.plain = Plain(trace, bounds, uniform_clock(1, 1, 4096), [])
+        self.ledger = CopyingLedger(bounds)
+        paths = content_paths(tree := content_tree(trace, 1))
+        self.coming = deque(
+            Sequence(i, i, int(prompt), int(output), int(output), paths[run] if run >= 0 else ())
+            for i, (prompt, output, run) in enumerate(
+                zip(trace.prompt_tokens, trace.output_tokens, tree.deepest, strict=True)
+            )
+        )
+
+    @precondition(lambda self: self.coming)
+    @rule()
+    def arrive(self) -> None:
+        sequence = self.coming.popleft()
+        self.ledger.waiting.append(sequence)
+        self.plain.waiting.append(sequence.index)
+
+    @rule()
+    def iterate(self) -> None:
+        ran = self.run_ours()
+        theirs: list[int] = []
+        while not theirs and (self.plain.waiting or self.plain.running):
+            theirs = self.plain.iterate()
+        assert sorted(ran) == sorted(theirs)
+
+    def run_ours(self) -> list[int]:
+        ledger = self.ledger
+        while True:
+            ledger.begin()
+            prefill_first(ledger)
+            if ledger.chunks or ledger.decodes or not (ledger.preempted or ledger.ignored):
+                break
+        ran = [sequence.index for sequence, _ in ledger.chunks]
+        finished = []
+        if ledger.decodes:
+            ran += [sequence.index for sequence in ledger.cohort.members()]
+            finished = ledger.complete(1)
+        for sequence, chunk in ledger.chunks:
+            ledger.complete_chunk(sequence, chunk)
+            if sequence.generated < sequence.target:
+                ledger.cohort.join(sequence)
+            else:
+                finished.append(sequence)
+        for sequence in finished:
+            ledger.retire(sequence)
+        return ran
+
+    @invariant()
+    def both_agree(self) -> None:
+        if hasattr(self, "ledger"):
+            pool, plain = self.ledger.pool, self.plain
+            assert pool.free == plain.blocks.free
+            assert pool.evicted == plain.blocks.evicted
+            assert pool.total - pool.free == len(plain.blocks.live), "a block in use was lost or counted twice"
+
+    def teardown(self) -> None:
+        if hasattr(self, "ledger"):
+            while self.ledger.waiting or self.ledger.running:
+                self.iterate()
+                self.both_agree()
+            assert self.ledger.pool.free == self.ledger.pool.total, "a block was lost"
+
+
+TestTwoServers = TwoServers.TestCase
+TestTwoServers.settings = settings(stateful_step_count=60)
 
 
 def repeated(prompt: int, arrivals: list[float], output: int = 40) -> Trace:

@@ -24,12 +24,18 @@ from workloads.trace import Segments, Trace
 class TwoCaches(RuleBasedStateMachine):
     """Admit, decode, finish and preempt at random in both caches, and compare them after every step."""
 
-    @initialize(trace=traces(most=40), blocks=st.sampled_from([8, 16, 40]), block_tokens=st.sampled_from([4, 8, 16]))
-    def begin(self, trace: Trace, blocks: int, block_tokens: int) -> None:
+    @initialize(
+        trace=traces(most=40),
+        blocks=st.sampled_from([8, 16, 40]),
+        block_tokens=st.sampled_from([4, 8, 16]),
+        unhashed_first=st.booleans(),
+    )
+    def begin(self, trace: Trace, blocks: int, block_tokens: int, unhashed_first: bool) -> None:
         self.trace = trace
         self.cohort = Cohort(block_tokens)
-        self.cache = PrefixCache(blocks, block_tokens, Flight(self.cohort).findable)
-        self.plain = BlockByBlock(blocks, block_tokens, symbols(trace))
+        findable = Flight(self.cohort).findable
+        self.cache = PrefixCache(blocks, block_tokens, findable, unhashed_first=unhashed_first)
+        self.plain = BlockByBlock(blocks, block_tokens, symbols(trace), unhashed_first=unhashed_first)
         tree = content_tree(trace, block_tokens)
         paths = content_paths(tree)
         self.paths = [paths[run] if run >= 0 else () for run in tree.deepest]

@@ -104,7 +104,7 @@ def test_what_is_guessed_says_so() -> None:
 
 
 def test_systems_have_the_cache_of_their_name(trace: Trace) -> None:
-    for name, cache in (("vllm-0.33", "vllm-1"), ("tensorrt-llm", "tensorrt-llm")):
+    for name, cache in (("vllm-0.33", "vllm-1"), ("tensorrt-llm", "tensorrt-llm"), ("sglang", "sglang")):
         assert systems.scenario(name, trace).prefix_cache == cache
         assert systems.scenario(name, trace, prefix_cache=False).prefix_cache is False
     assert systems.scenario("tensorrt-llm-2024-01", trace).prefix_cache is False
