@@ -9,7 +9,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from sim.engine.clock import TICKS_PER_SECOND, uniform_clock
 from sim.engine.content import content_tree
-from sim.engine.replay import content_paths, replay
+from sim.engine.replay import replay
+from sim.engine.replica import content_paths
 from sim.scheduling.batch import Limits
 from sim.scheduling.block_reuse import BlockReuse
 from sim.scheduling.cohort import Cohort

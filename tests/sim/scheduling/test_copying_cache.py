@@ -14,7 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from sim.engine.clock import IterationClock, ticks, uniform_clock
 from sim.engine.content import content_tree
-from sim.engine.replay import FINISHED, REJECTED, content_paths, replay
+from sim.engine.replay import FINISHED, REJECTED, replay
+from sim.engine.replica import content_paths
 from sim.scenario import Scenario, simulate
 from sim.scheduling.batch import Limits
 from sim.scheduling.copying_ledger import CopyingLedger

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sim.engine.content import content_tree
-from sim.engine.replay import content_paths, first_segments
+from sim.engine.replica import content_paths, first_segments
 from sim.scheduling.cohort import Cohort
 from sim.scheduling.kv_pool import BlockPool
 from sim.scheduling.pinned_prefixes import PinnedPrefixes
