@@ -9,7 +9,8 @@ import time
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Annotated
+from functools import lru_cache
+from typing import Annotated, Any
 
 import numpy as np
 from cyclopts import Parameter
@@ -49,13 +50,20 @@ def _chat(requests: int) -> Scenario:
     return Scenario(trace, policy="inflight_batching")
 
 
+def _cluster(requests: int, replicas: int) -> Scenario:
+    trace = chat(np.random.default_rng(1), requests, replicas * CHAT_RATE, context_tokens=4096)
+    return Scenario(trace, policy="inflight_batching", replicas=replicas, router="least_requests")
+
+
 CASES = (
     Case("azure-conv-2023, prefill_first", _azure, 60_000),
     Case("azure-conv-2023, inflight_batching", lambda: replace(_azure(), policy="inflight_batching"), 60_000),
     Case("mooncake-conversation, prefill_first + prefix cache", _mooncake, 20_000),
     Case("chat 20,000, inflight_batching", lambda: _chat(20_000), 0),
     Case("chat 1,000,000, inflight_batching", lambda: _chat(1_000_000), 0),
+    Case("chat 1,000,000, 100 replicas, least_requests", lambda: _cluster(1_000_000, 100), 0),
 )
+QUICK_CASES = (*CASES[:4], Case("chat 20,000, 100 replicas, least_requests", lambda: _cluster(20_000, 100), 0))
 
 SCHEDULER_CASES = tuple(
     Case(f"azure-conv-2023, {name}", lambda name=name: replace(_azure(), policy=name), 0)  # type: ignore[misc]
@@ -67,17 +75,58 @@ SCHEDULER_CASES = tuple(
 def run(
     *,
     json: Annotated[bool, Parameter(negative="", help="print one JSON object and nothing else")] = False,
-    quick: Annotated[bool, Parameter(negative="", help="once each, without the million requests")] = False,
+    quick: Annotated[bool, Parameter(negative="", help="once each, without the millions of requests")] = False,
     schedulers: Annotated[bool, Parameter(negative="", help="every scheduler on one trace, instead")] = False,
 ) -> None:
     """Time the simulation core on public traces and generated ones, beside a bare SimPy program."""
     runs = 1 if quick else RUNS
-    cases = SCHEDULER_CASES if schedulers else CASES[:-1] if quick else CASES
+    cases = SCHEDULER_CASES if schedulers else QUICK_CASES if quick else CASES
     rows = {case.name: _measure(case, runs) for case in cases}
+    sweep = {} if schedulers else _measure_sweep(20 if quick else 200)
     if json:
-        print(json_format.dumps(rows, indent=2))
-    else:
-        _print_table(rows, runs)
+        print(json_format.dumps(rows | ({sweep["name"]: sweep} if sweep else {}), indent=2))
+        return
+    _print_table(rows, runs)
+    if sweep:
+        print(
+            f"{sweep['name']}: {sweep['seconds_alone']:.1f} s alone, {sweep['seconds']:.1f} s on {sweep['workers']} "
+            f"cores, {sweep['speedup']:.2f} times as fast"
+        )
+
+
+def _measure_sweep(points: int) -> dict[str, Any]:
+    """Time a sweep in this process and on all cores, processes started before; every point is a simulation."""
+    from joblib import cpu_count
+
+    from experiments import grid
+
+    workers = int(cpu_count())
+    grid_points = [{"seed": seed, "requests": 2000} for seed in range(points)]
+    seconds = []
+    for count in (1, workers):
+        where = grid.Where(workers=count)
+        grid.sweep(_point, grid_points[: 2 * count], where)  # starts processes, imports, makes machines
+        begin = time.perf_counter()
+        grid.sweep(_point, grid_points, where)
+        seconds.append(time.perf_counter() - begin)
+    alone, together = seconds
+    return {
+        "name": f"sweep of {points} points",
+        "workers": workers,
+        "seconds_alone": alone,
+        "seconds": together,
+        "speedup": alone / together,
+    }
+
+
+@lru_cache(maxsize=1)
+def _machine() -> Machine:
+    return Scenario(policy="inflight_batching").machine
+
+
+def _point(seed: int, requests: int) -> dict[str, float]:
+    trace = chat(np.random.default_rng(seed), requests, CHAT_RATE, context_tokens=4096)
+    return {"mean_seconds": float(np.nanmean(simulate(Scenario(trace), _machine()).end_to_end_seconds))}
 
 
 def _measure(case: Case, runs: int) -> dict[str, float]:
@@ -98,7 +147,7 @@ def _measure(case: Case, runs: int) -> dict[str, float]:
         "requests_per_second": requests / seconds,
         "goal_requests_per_second": case.goal_requests_per_second,
         "slowest_requests_per_second": requests / max(times),
-        "iterations_per_second": int(result.iterations.iterations.sum()) / seconds,
+        "iterations_per_second": sum(int(log.iterations.sum()) for log, _ in result.logs) / seconds,
         "output_tokens_per_second": _served_tokens(result) / seconds,
         "microseconds_per_request": 1e6 * seconds / requests,
         "peak_bytes": (peak := _peak_bytes(scenario, machine)),
@@ -159,5 +208,5 @@ def _print_table(rows: dict[str, dict[str, float]], runs: int) -> None:
         )
     Console(width=150).print(table)
     if CASES[-1].name in rows:
-        small, large = (rows[case.name]["microseconds_per_request"] for case in CASES[-2:])
+        small, large = (rows[case.name]["microseconds_per_request"] for case in CASES[3:5])
         print(f"cost per request at 1,000,000 requests: {large / small:.2f} times that at 20,000")

@@ -30,6 +30,12 @@ COMMANDS = (
     ("claims", "experiments.article_claims:article_claims", "Which statements of the article hold."),
     ("tp_scaling", "experiments.tp_scaling:tp_scaling", "How many cards should share a model."),
     ("precision", "experiments.precision:precision", "What each number format is worth."),
+    (
+        "replicas_vs_tp",
+        "experiments.replicas_vs_tp:replicas_vs_tp",
+        "Whether the same cards serve better as many replicas or as few.",
+    ),
+    ("routers", "experiments.routers:routers", "Which router shares requests best among replicas."),
     ("prefix_sharing", "experiments.prefix_sharing:prefix_sharing", "What a prefix cache saves."),
     ("chunk_size", "experiments.chunk_size:chunk_size", "How many tokens an iteration should have."),
     ("eviction", "experiments.eviction:eviction", "What it costs to pause requests when KV blocks run out."),

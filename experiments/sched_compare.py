@@ -159,7 +159,7 @@ def _results(asked: Asked, outcomes: Iterable[grid.Outcome]) -> dict[tuple[str, 
     for outcome in outcomes:
         arm, rate, seed = (outcome.point[name] for name in ("arm", "rate", "seed"))
         chosen = _prepared(*asked)[0][arm]
-        replay = grid.replay_of(outcome.row, chosen.machine.clock)
+        replay = grid.replay_of(outcome.row, [chosen.machine.clock])
         result = result_of(chosen.of(_trace(asked, rate, seed)), chosen.machine, replay)
         found[arm, rate] = (*found.get((arm, rate), ()), result)
     return found

@@ -19,7 +19,11 @@ MOST_DIFFERENCE, MOST_RATIO = 64, 1.5
 busiest replica may have than the idlest before load counts more. Defaults of the `cache_aware` policy of the SGLang
 gateway and the vLLM router (--cache-threshold, --balance-abs-threshold, --balance-rel-threshold)."""
 
+HASHED_TOKENS = 256
+"""`prefix_hash`: how much of a prompt says where it goes; ours, longer than a short system prompt that all share."""
+
 _DRAWS = 4096
+_ROUTERS_OWN = 0x726F75746572
 
 
 class Fleet:
@@ -41,7 +45,8 @@ class Fleet:
         self.tokens = [0] * replicas
         self.block_tokens = block_tokens
         self._trace = trace
-        self._random = np.random.default_rng(np.random.SeedSequence(seed))
+        # Whoever gives the workload the same seed must not get the same numbers.
+        self._random = np.random.default_rng(np.random.SeedSequence([seed, _ROUTERS_OWN]))
 
     def send(self, replica: int, prompt: int) -> None:
         """Note that a request was sent."""
@@ -127,16 +132,18 @@ def power_of_two(fleet: Fleet) -> Router:
 
 
 def prefix_hash(fleet: Fleet) -> Router:
-    """By the first text that a prompt shares with others, always the same replica; the idlest if it shares none.
+    """By the text around the end of the first `HASHED_TOKENS` of a prompt; the idlest if nobody shares that.
 
-    Rendezvous hashing (Thaler and Ravishankar 1998): one replica more moves only the texts that it takes over.
+    The same text always goes to the same replica, however busy. Rendezvous hashing (Thaler and Ravishankar 1998): one
+    replica more moves only the texts that it takes over.
     """
 
     def route(index: int, prompt: int) -> int:
         path = fleet.path(index)
         if not path:
             return fleet.idlest()
-        return max(range(fleet.replicas), key=lambda replica: _mixed(path[-1] * 0x1_0000_0001 + replica))
+        text = next((run for run in reversed(path) if fleet.shared_tokens(run) >= HASHED_TOKENS), path[0])
+        return max(range(fleet.replicas), key=lambda replica: _mixed(text * 0x1_0000_0001 + replica))
 
     return route
 
