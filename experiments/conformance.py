@@ -13,6 +13,19 @@ from cyclopts import Parameter
 from experiments.recordings import SUBJECTS, Recording, Run, read, serve
 
 RECORDED = Path(__file__).parent.parent / "tests" / "golden"
+STATE = (
+    ("began", "t_start", "t_start"),
+    ("scheduled", "scheduled", "scheduled"),
+    ("emitted", "emitted", "emitted"),
+    ("preempted", "preempted", "preempted"),
+    ("finished", "finished", "finished"),
+    ("waiting", "waiting", "queue"),
+    ("blocks free", "free_blocks_after_schedule", "free_blocks"),
+)
+"""What is shown of an iteration that differs: its name here, in a recording, and in a `Run`."""
+
+WIDEST = 70
+
 COMPARED = ("t_scheduled", "t_start", "scheduled", "emitted", "preempted", "finished")
 
 
@@ -33,12 +46,20 @@ def compare(recording: Recording) -> Verdict:
     evidence = "transcribed" if "transcribed" in recording["oracle"]["how"] else "executed"
     if oracle not in SUBJECTS:
         return Verdict(oracle, recording["scenario"], evidence, False, f"no policy stands for {oracle!r}")
+    try:
+        difference = _differs(recording, SUBJECTS[oracle].unordered)
+    except (LookupError, ValueError) as error:
+        difference = f"it cannot be served: {type(error).__name__} {error}"
+    return Verdict(oracle, recording["scenario"], evidence, not difference, difference)
+
+
+def _differs(recording: Recording, unordered: bool) -> str:
     stepped = serve(recording)
-    difference = _first_difference(recording, stepped, SUBJECTS[oracle].unordered) or _requests(recording, stepped)
+    difference = _first_difference(recording, stepped, unordered) or _requests(recording, stepped)
     if not difference:
         difference = _requests(recording, serve(recording, coast=True))
         difference = difference and f"coasting only: {difference}"
-    return Verdict(oracle, recording["scenario"], evidence, not difference, difference)
+    return difference
 
 
 def _first_difference(recording: Recording, run: Run, unordered: bool) -> str:
@@ -50,17 +71,22 @@ def _first_difference(recording: Recording, run: Run, unordered: bool) -> str:
             if unordered and isinstance(a, list):
                 a, b = sorted(a), sorted(b)
             if a != b:
-                return (
-                    f"iteration {number}, {key}\n  real {theirs[key]}\n  ours {mine[key]}\n"
-                    f"  ours: t={mine['t_start']}, scheduled {mine['scheduled']}, preempted {mine['preempted']}, "
-                    f"waiting {mine['queue']}, {mine['free_blocks']} blocks free\n"
-                    f"  real: t={theirs['t_start']}, scheduled {theirs['scheduled']}, preempted {theirs['preempted']}, "
-                    f"waiting {theirs.get('waiting', '?')}, "
-                    f"{theirs.get('free_blocks_after_schedule', '?')} blocks free"
-                )
+                return f"iteration {number}, {key}\n{_side_by_side(theirs, mine)}"
     if len(ours) != len(real):
-        return f"{len(ours)} iterations, really {len(real)}"
+        number = min(len(ours), len(real))
+        theirs, mine = (rows[number] if number < len(rows) else {} for rows in (real, ours))
+        return f"{len(ours)} iterations, really {len(real)}; iteration {number}\n{_side_by_side(theirs, mine)}"
     return ""
+
+
+def _side_by_side(theirs: Recording, mine: Recording) -> str:
+    """Return what the real scheduler and ours did in an iteration, with their queues and blocks, line by line."""
+    rows = [("", "real", "ours")]
+    for label, real, ours in STATE:
+        pair = (theirs.get(real, "not recorded" if theirs else "-"), mine.get(ours, "-"))
+        rows.append((label, str(pair[0]), str(pair[1])))
+    widths = [min(WIDEST, max(len(row[column]) for row in rows)) for column in (0, 1)]
+    return "\n".join(f"  {a:<{widths[0]}}  {b:<{widths[1]}}  {c}".rstrip() for a, b, c in rows)
 
 
 def _requests(recording: Recording, run: Run) -> str:

@@ -111,6 +111,8 @@ def serve(recording: Recording, *, coast: bool = False) -> Run:
     names = [request["id"] for request in requests]
     run = Run()
     most_iterations = config.get("max_iters")
+    if most_iterations is None and recording.get("status") == "max_iters":
+        most_iterations = len(recording["iterations"])
 
     def observe(ledger: Ledger, now: int) -> None:
         if most_iterations is not None and len(run.iterations) >= most_iterations:
@@ -139,6 +141,7 @@ def serve(recording: Recording, *, coast: bool = False) -> Run:
             observe=observe,
             coast=coast,
             asynchronous=subject.asynchronous,
+            stops_livelock=most_iterations is None,
         )
     if not coast:
         _date(run, clock)

@@ -38,6 +38,8 @@ COMMANDS = (
     ("routers", "experiments.routers:routers", "Which router shares requests best among replicas."),
     ("prefix_sharing", "experiments.prefix_sharing:prefix_sharing", "What a prefix cache saves."),
     ("chunk_size", "experiments.chunk_size:chunk_size", "How many tokens an iteration should have."),
+    ("batching", "experiments.batching:batching", "What each step in the history of batching was worth."),
+    ("frameworks", "experiments.frameworks:frameworks", "What products serve, of January 2024 and of today."),
     ("eviction", "experiments.eviction:eviction", "What it costs to pause requests when KV blocks run out."),
     ("conformance", "experiments.conformance:conformance", "Whether our batches are those of the real schedulers."),
     ("roofline", "experiments.roofline:run", "What an iteration consists of, and what bounds each part."),

@@ -208,4 +208,8 @@ def hints(comparison: Comparison) -> list[str]:
     unclear = next((cell.verdict.reason for cell in cells if verdict(cell) == "unclear"), "")
     if unclear:
         found.append(f"It is unclear whether the arms keep up: {unclear}.")
+    for cell in cells:
+        if remark := next((remark for result in cell.results for remark in result.remarks), ""):
+            found.append(f"{cell.arm} at {cell.load.requests_per_second:.3g} requests/s: {remark}.")
+            break
     return found

@@ -20,7 +20,7 @@ from sim.engine.replica import Server
 from sim.physics import efficiency, precision
 from sim.physics.efficiency import Efficiency
 from sim.physics.iteration import HOST_SECONDS, IterationModel
-from sim.physics.memory import Reserve, kv_blocks
+from sim.physics.memory import Reserve, kv_blocks, kv_bytes_per_token_per_device
 from sim.physics.parallelism import Parallelism
 from sim.physics.precision import Precision
 from sim.results.result import Result
@@ -93,6 +93,7 @@ class Scenario:
     policy : how it is scheduled: a name in `sim.scheduling.schedulers.SCHEDULERS`, or a scheduler.
     prefix_cache : whether there is one (that of vLLM V1), or which of `sim.scheduling.caches`, bounds included.
     asynchronous : whether an iteration is planned while the one before runs, as vLLM V1 does by default; see `Engine`.
+    checks_memory : whether requests that the machine can never hold are refused on arrival; None if as the server does.
     utilisation : share of the visible memory that the server may use; with `utilisation_of_free`, share of what weights
         and runtime leave of it that becomes KV cache.
     reserved_bytes : what the runtime keeps for itself on each device; None for an estimate.
@@ -100,6 +101,8 @@ class Scenario:
         `tokens`: 8192 or the context, if that is longer, since whole prompts must fit one iteration).
     watermark : share of the blocks that an admission must leave free.
     paddings : see `Limits`.
+    swap_bytes : memory of the host, for each device, to which requests are swapped out that are not recomputed: those
+        with several replies, or all under `prefill_first_swap` (vLLM `--swap-space`, 4 GiB) [bytes].
     paged_attention : False for a KV cache in one piece a sequence, long enough for `context`, as engines had it before
         PagedAttention (Kwon et al. 2023, section 3): as many seats as such pieces fit, and nothing to share.
     efficiency : constants of the cost model: generic unless said otherwise.
@@ -120,6 +123,7 @@ class Scenario:
     policy: str | Scheduler = "prefill_first"
     prefix_cache: bool | str = False
     asynchronous: bool = False
+    checks_memory: bool | None = None
     utilisation: float = 0.9
     utilisation_of_free: bool = False
     reserved_bytes: float | None = None
@@ -129,6 +133,7 @@ class Scenario:
     context: int | None = None
     watermark: float = 0.0
     paddings: int | None = None
+    swap_bytes: float = 4.0 * 2**30
     paged_attention: bool = True
     efficiency: Efficiency | None = None
     flash_attention: bool = True
@@ -210,6 +215,7 @@ class Scenario:
             flash_attention=self.flash_attention,
         )
         blocks = self._blocks(model, hardware, formats, tokens)
+        block_bytes = self.block_tokens * kv_bytes_per_token_per_device(model, formats, parallelism)
         limits = Limits(
             blocks,
             self.block_tokens,
@@ -219,11 +225,15 @@ class Scenario:
             watermark_blocks=int(self.watermark * blocks),
             paddings=self.paddings,
             window=iteration.window or 0,
+            host_blocks=int(self.swap_bytes // block_bytes),
         )
         limits = limits if self.paged_attention else _in_one_piece(limits)
         # Decodes of an iteration without prompts are not held to the token budget; there is a seat for each.
         clock = roofline_clock(iteration, tokens + self.sequences, 2 * self.sequences)
-        return Machine(iteration, limits, _no_faster(clock, self.least_iteration_seconds))
+        # Each device moves its part of a block over a link of its own; starting a copy is not charged.
+        moved = int(ticks(block_bytes / hardware.host_link.bytes_per_second))
+        clock = replace(_no_faster(clock, self.least_iteration_seconds), host_block_ticks=moved)
+        return Machine(iteration, limits, clock)
 
     def _blocks(self, model: Transformer, hardware: HardwareProfile, formats: Precision, tokens: int) -> int:
         reserve = None if self.reserved_bytes is None else Reserve(self.reserved_bytes, 0.0, 0.0, 0.0)
@@ -328,7 +338,8 @@ def _server(scenario: Scenario, machine: Machine) -> Server:
             f"prefix_cache is {scenario.prefix_cache!r}; allowed with paged_attention=False: False, since a cache in "
             "one piece a sequence has nothing to share"
         )
-    return Server(machine.limits, scheduler, machine.clock, scenario.prefix_cache, scenario.asynchronous)
+    how = scenario.prefix_cache, scenario.asynchronous, scenario.checks_memory
+    return Server(machine.limits, scheduler, machine.clock, *how)
 
 
 def _serve(trace: Trace, servers: Sequence[Server], router: str, seed: int, front_end_seconds: float) -> Replay:

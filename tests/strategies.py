@@ -63,7 +63,7 @@ class Server:
 def servers(draw: st.DrawFn, names: tuple[str, ...] = tuple(SCHEDULERS), caches: tuple[str, ...] = ()) -> Server:
     """Draw a server; the old caches go with the schedulers of their time."""
     scheduler, bounds = draw(machines(names))
-    if scheduler.pads or scheduler.to_end:
+    if scheduler.pads or scheduler.to_end or scheduler.preemption == "swap":
         return Server(scheduler, bounds, "none", False)
     fits = [
         cache
@@ -98,6 +98,7 @@ def clocks(draw: st.DrawFn, *, windows: bool = False) -> IterationClock:
         if windows
         else None,
         least_ticks=draw(st.sampled_from([0, 0, 100, 500])),
+        host_block_ticks=draw(st.sampled_from([0, 7])),
     )
 
 
@@ -115,6 +116,7 @@ def half_as_fast(clock: IterationClock) -> IterationClock:
         window_ticks=2 * clock.window_ticks,
         window_prompt_ticks=in_window and (lambda *chunks: 2 * in_window(*chunks)),
         least_ticks=2 * clock.least_ticks,
+        host_block_ticks=2 * clock.host_block_ticks,
     )
 
 

@@ -63,6 +63,7 @@ class Trace:
     previous : (requests,) the request whose end releases this one, or -1; None if nobody waits for anybody.
     think_seconds : (requests,) between the end of `previous` and the arrival of this request.
     priority : (requests,) the smaller, the more urgent; None if all are equal.
+    best_of : (requests,) replies to generate at once, of which one is returned, at least 1; None for one each.
     session : (requests,) conversation to which a request belongs, a number of its own if to none; None if unknown.
     name : what to call the workload in tables.
     notes : sentences that a reader of results must know (estimated lengths, spread time stamps, skipped lines ...).
@@ -77,6 +78,7 @@ class Trace:
     think_seconds: Floats | None = None
     session: Integers | None = None
     priority: Integers | None = None
+    best_of: Integers | None = None
     name: str = "trace"
     notes: tuple[str, ...] = field(default=())
 
@@ -94,6 +96,8 @@ class Trace:
         self._require("prompt_tokens", self.prompt_tokens >= 1, "at least 1")
         self._require("output_tokens", self.output_tokens >= 1, "at least 1")
         self._require("max_tokens", self.max_tokens >= self.output_tokens, "at least output_tokens")
+        if self.best_of is not None:
+            self._require("best_of", self.best_of >= 1, "at least 1")
         if self.previous is not None:
             self._require("previous", self.previous < np.arange(n), "an earlier request or -1")
         if self.think_seconds is not None:

@@ -16,8 +16,8 @@ from sim.engine.routers import ROUTERS, Fleet, Router
 from sim.scheduling.sequence import Sequence as Served
 from workloads.trace import Trace
 
-UNFINISHED, FINISHED, REJECTED, IGNORED = range(4)
-OUTCOMES = ("unfinished", "finished", "rejected", "ignored")
+STALLED, FINISHED, REJECTED, IGNORED = range(4)
+OUTCOMES = ("stalled", "finished", "rejected", "ignored")
 _CHUNK = 4096
 
 Arrival = tuple[int, int, int, int, int]
@@ -135,6 +135,17 @@ class Cluster:
             self.books.replica[index] = number
             self._fleet.send(number, prompt)
             self.replicas[number].accept(*arrival)
+
+    def remarks(self) -> Iterator[str]:
+        """Yield sentences on the requests that were given up or stalled, by replica."""
+        state = np.frombuffer(self.books.state, dtype=np.int8)
+        for number, replica in enumerate(self.replicas):
+            here = np.frombuffer(self.books.replica, dtype=np.int32) == number
+            where = f"replica {number}: " if len(self.replicas) > 1 else ""
+            if given_up := int((here & (state == IGNORED)).sum()):
+                yield f"{where}{given_up} requests were given up by the scheduler: a machine of this size cannot go on"
+            if (stalled := int((here & (state == STALLED)).sum())) and (reason := replica.stalled()):
+                yield f"{where}{stalled} requests stalled, the first of them is {reason}"
 
     def _started(self, sequence: Served, now: int) -> None:
         self.books.first_token[sequence.index] = now

@@ -62,6 +62,12 @@ class Engine:
     observe : called with the ledger and the time [ticks] after every decision, for those who want to look.
     coast : False to plan a single iteration at a time.
     asynchronous : whether an iteration is planned while the one before runs.
+    stops_livelock : False to go on in a livelock, until somebody raises an exception.
+
+    Attributes
+    ----------
+    livelocked : the request with which the scheduler would go on for ever without a token for anybody: it outgrows the
+        pool, and is computed and preempted again and again. The engine then stops. None as long as all is well.
     """
 
     def __init__(
@@ -76,6 +82,7 @@ class Engine:
         observe: Callable[[Ledger, int], None] | None = None,
         coast: bool = True,
         asynchronous: bool = False,
+        stops_livelock: bool = True,
     ) -> None:
         """Start idle."""
         self.env = env
@@ -106,6 +113,10 @@ class Engine:
         self._finished: list[Sequence] = []
         self._paused: list[Sequence] = []
         self._last_decode_row = self._last_decode_end = -1
+        self._pool_tokens = ledger.limits.blocks * ledger.limits.block_tokens
+        self._stops_livelock = stops_livelock
+        self._hopeless: dict[Sequence, int] = {}
+        self.livelocked: Sequence | None = None
 
     def receive(self, sequence: Sequence) -> None:
         """Take in a request that arrives now; requests of one instant queue in order of their index."""
@@ -229,12 +240,17 @@ class Engine:
         self._interruptible = False
         ledger = self.ledger
         ledger.begin()
+        if self.livelocked is not None:
+            return True
         self.policy(ledger)
         if self._observe is not None:
             self._observe(ledger, int(self.env.now))
         for sequence in ledger.preempted:
             self.log.pauses.extend((self._row + 1, sequence.index, 1))
             self._note_pause(sequence)
+            if sequence.tokens > self._pool_tokens and self._goes_round(sequence):
+                self.livelocked = sequence
+                return True
         for sequence in ledger.ignored:
             self._ended(sequence, int(self.env.now), False)
         released = ledger.lingering and ledger.release_lingering()
@@ -245,6 +261,13 @@ class Engine:
         elif ledger.preempted or ledger.ignored or released:
             return False
         return True
+
+    def _goes_round(self, sequence: Sequence) -> bool:
+        """Whether nobody has got a token since this request, which outgrows the pool, was preempted before."""
+        before = self._hopeless.get(sequence)
+        self._hopeless[sequence] = self._row
+        is_idle = not (self.ledger.decodes or self.ledger.samples)
+        return self._stops_livelock and is_idle and before is not None and not self.log.emits_after(before)
 
     def _note_pause(self, sequence: Sequence) -> None:
         """Remember when a sequence that stops decoding emitted its last token, for the gap up to its next one."""
@@ -265,6 +288,8 @@ class Engine:
             self._note_pause(sequence)
         back = [s for s in self._paused if s.is_decoding and s not in ledger.held] if ledger.decodes else []
         back += ledger.returning
+        for sequence in ledger.returning:
+            self.log.pauses.extend((self._row, sequence.index, 3))
         for sequence in back:
             self.log.gaps.extend((end, end - sequence.last_emission) * sequence.best_of)
             sequence.joined_row = self._row - 1

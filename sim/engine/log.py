@@ -54,7 +54,7 @@ class Log:
         """Of each chunk of a prompt: row, request, tokens computed before it, its tokens, 1 if it ends the prompt."""
         self.pauses = array("i")
         """Row, request, and what became of it: 0 if it decodes and sits that row out, 1 if it was preempted before that
-        row, 2 if it decodes there for nothing."""
+        row, 2 if it decodes there for nothing, 3 if it decodes there as it comes back from the memory of the host."""
         self.moves = array("q")
         """Row and number of KV blocks, in turn, where blocks were moved from or to the memory of the host."""
 
@@ -70,6 +70,11 @@ class Log:
     def forget_joined(self, row: int, replies: int) -> None:
         """Note that a sequence which joined in `row` with so many replies was preempted before it decoded."""
         self.short[row * len(SHORT) + SHORT.index("joined")] -= replies
+
+    def emits_after(self, row: int) -> bool:
+        """Whether a token is out in a row behind that one."""
+        decodes, samples = (self.short[SHORT.index(name) :: len(SHORT)][row + 1 :] for name in ("decodes", "samples"))
+        return any(decodes) or any(samples)
 
     def end(self, row: int) -> int:
         """Return when the stretch in `row` ended [ticks]."""

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from simpy import Environment, Event
 
 from sim.engine.clock import IterationClock
-from sim.engine.cluster import FINISHED, IGNORED, OUTCOMES, REJECTED, UNFINISHED, Cluster
+from sim.engine.cluster import FINISHED, IGNORED, OUTCOMES, REJECTED, STALLED, Cluster
 from sim.engine.engine import ARRIVAL, Engine, Moment
 from sim.engine.log import Iterations
 from sim.engine.replica import Server
@@ -23,7 +23,7 @@ from sim.scheduling.schedulers import Scheduler
 from sim.scheduling.sequence import Sequence
 from workloads.trace import Trace
 
-__all__ = ["FINISHED", "IGNORED", "OUTCOMES", "REJECTED", "UNFINISHED", "Replay", "replay", "serve_cluster"]
+__all__ = ["FINISHED", "IGNORED", "OUTCOMES", "REJECTED", "STALLED", "Replay", "replay", "serve_cluster"]
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,13 @@ class Replay:
         which a front end makes later than its arrival.
     cached_tokens, preemptions : counts.
     outcome : index into `OUTCOMES`. `rejected`: longer than the context or than the machine could ever hold, refused on
-        arrival. `ignored`: given up by the scheduler. `unfinished`: still waiting when nothing could go on.
+        arrival. `ignored`: given up by the scheduler. `stalled`: still there when nothing could go on.
     logs : what each replica ran.
     clocks : what an iteration of each replica costs.
     evicted_blocks : cached blocks given up for others, on all replicas.
     replica : which one served it, -1 for requests that never arrived.
     streams : whether clients see tokens one by one; if not, the first comes with the last.
+    remarks : sentences on requests that were given up or stalled, and why.
     """
 
     arrival: npt.NDArray[np.int64]
@@ -56,6 +57,7 @@ class Replay:
     evicted_blocks: int
     replica: npt.NDArray[np.int32]
     streams: bool = True
+    remarks: tuple[str, ...] = ()
 
     @property
     def iterations(self) -> Iterations:
@@ -102,6 +104,7 @@ def replay(
     prefix_cache: bool | str = False,
     coast: bool = True,
     asynchronous: bool = False,
+    checks_memory: bool | None = None,
 ) -> Replay:
     """Serve a trace on one replica until everybody has left or nothing can go on.
 
@@ -111,13 +114,16 @@ def replay(
         share, it is the first segment of the prompt.
     coast : False to step iteration by iteration.
     asynchronous : whether an iteration is planned while the one before runs; see `Engine`.
+    checks_memory : whether requests that the machine can never hold are refused on arrival, None if as the real server
+        does (`Scheduler.checks_memory`). If not, they end as the bare scheduler ends them.
 
     Raises
     ------
     ValueError
-        If cache or `asynchronous` do not go with the scheduler.
+        If the scheduler does not go with the cache, with planning ahead, or with several replies to a prompt.
     """
-    return serve_cluster(trace, [Server(limits, scheduler, clock, prefix_cache, asynchronous)], coast=coast)
+    server = Server(limits, scheduler, clock, prefix_cache, asynchronous, checks_memory)
+    return serve_cluster(trace, [server], coast=coast)
 
 
 def serve_cluster(
@@ -161,6 +167,7 @@ def serve_cluster(
         evicted_blocks=sum(replica.ledger.pool.evicted for replica in replicas),
         replica=np.frombuffer(books.replica, dtype=np.int32),
         streams=servers[0].scheduler.streams,
+        remarks=tuple(cluster.remarks()),
     )
 
 
@@ -175,6 +182,7 @@ def serve_sequences(
     observe: Callable[[Ledger, int], None] | None = None,
     coast: bool = True,
     asynchronous: bool = False,
+    stops_livelock: bool = True,
 ) -> None:
     """Serve sequences made by hand, each at its `arrival`; see `Engine` for the functions that are called."""
     env = Environment(initial_time=0)
@@ -188,6 +196,7 @@ def serve_sequences(
         observe=observe,
         coast=coast,
         asynchronous=asynchronous,
+        stops_livelock=stops_livelock,
     )
 
     def arrive(sequence: Sequence) -> Callable[[Event], None]:

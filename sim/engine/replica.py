@@ -13,7 +13,7 @@ from simpy import Environment
 from sim.engine.clock import IterationClock
 from sim.engine.content import ContentTree, content_tree
 from sim.engine.engine import Engine
-from sim.scheduling.batch import Limits
+from sim.scheduling.batch import Limits, Refusal
 from sim.scheduling.bounds import OracleCache
 from sim.scheduling.ledgers import ledger_of
 from sim.scheduling.pinned_prefixes import PinnedPrefixes
@@ -32,6 +32,7 @@ class Server:
     clock: IterationClock
     prefix_cache: bool | str = False
     asynchronous: bool = False
+    checks_memory: bool | None = None
 
 
 class Replica:
@@ -58,9 +59,8 @@ class Replica:
     ) -> None:
         """Start idle."""
         limits, scheduler = server.limits, server.scheduler
-        if server.asynchronous and (scheduler.pads or scheduler.to_end):
-            raise ValueError(f"asynchronous is True; allowed for {scheduler.system}: False")
-        self.ledger = ledger_of(limits, scheduler, server.prefix_cache)
+        several, ahead = trace.best_of is not None and bool((trace.best_of > 1).any()), server.asynchronous
+        self.ledger = ledger_of(limits, scheduler, server.prefix_cache, asynchronous=ahead, several_replies=several)
         self.engine = Engine(
             env,
             self.ledger,
@@ -73,14 +73,18 @@ class Replica:
         )
         self._refused = refused
         self._context = limits.context
-        self._most_tokens = (limits.blocks - limits.watermark_blocks) * limits.block_tokens
-        self._longest_prompt = limits.context if scheduler.cuts_prompts else limits.tokens
+        self._limits, self._system = limits, scheduler.system
+        checks = scheduler.checks_memory if server.checks_memory is None else server.checks_memory
+        most_tokens = (limits.blocks - limits.watermark_blocks) * limits.block_tokens
+        self._most_tokens = most_tokens if checks else limits.context
+        self._longest_prompt = limits.tokens if checks and not scheduler.cuts_prompts else limits.context
         self._priority = None if trace.priority is None else array("q", trace.priority.astype(np.int64).tobytes())
+        self._best_of = None if trace.best_of is None else array("q", trace.best_of.astype(np.int64).tobytes())
         self._deepest: array[int] | None = None
         self._paths: list[tuple[Run, ...]] | ContentPaths = []
         self._declared: list[int] = []
         pool = self.ledger.pool
-        if trace.segments is not None and pool.content_tokens:
+        if trace.segments is not None and pool.content_tokens and server.prefix_cache not in (False, "none"):
             tree = content_tree(trace, pool.content_tokens)
             self._paths = content_paths(tree) if alone else ContentPaths(tree)
             self._deepest = array("q", tree.deepest.astype(np.int64).tobytes())
@@ -104,6 +108,8 @@ class Replica:
         sequence = Sequence(index, arrival, prompt, output, longest, path)
         if self._priority is not None:
             sequence.priority = self._priority[index]
+        if self._best_of is not None:
+            sequence.best_of = self._best_of[index]
         if self._declared:
             sequence.prefix = self._declared[index]
         tokens = prompt + output
@@ -113,6 +119,23 @@ class Replica:
             self._refused(index, arrival)
         else:
             self.engine.receive(sequence)
+
+    def stalled(self) -> str:
+        """Return which request nothing can go on with, and why, as the end of a sentence; "" if there is none."""
+        ledger, looping = self.ledger, self.engine.livelocked
+        head = looping or next(iter((*ledger.swapped, *ledger.waiting)), None)
+        if head is None:
+            return ""
+        blocks = f"{self._limits.blocks_for(head.tokens)} of {self._limits.blocks} KV blocks"
+        if looping:
+            why = f"computed and preempted for ever (a livelock of {self._system}): it needs {blocks}"
+        elif head in ledger.swapped:
+            why = f"swapped out and finds no room to come back: it needs {blocks}, and a free one for each reply"
+        elif ledger.refusal == Refusal.SEATS:
+            why = f"never admitted: it needs {head.best_of} seats of {self._limits.sequences}"
+        else:
+            why = f"never admitted: it needs {blocks}"
+        return f"request {head.index}, {why}"
 
 
 class ContentPaths(dict[int, tuple[Run, ...]]):

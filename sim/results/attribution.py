@@ -261,7 +261,8 @@ class States:
         self.admitted = np.empty(len(served), dtype=np.int64)
         self.admitted[chunks[::-1, 1]] = chunks[::-1, 0]  # the last assignment, the first chunk, stays
         self.admitted = self.admitted[self.requests]
-        request, row, token = _turns(chunks[chunks[:, 4] == 1], pauses[pauses[:, 2] == 1])
+        ends, swapped_in = chunks[chunks[:, 4] == 1, :2], pauses[pauses[:, 2] == 3, :2]
+        request, row, token = _turns(np.concatenate([ends, swapped_in]), pauses[pauses[:, 2] == 1])
         opens = np.diff(request, prepend=-1) != 0
         was_token = np.roll(token, 1) & ~opens
         self.computed = row[opens]

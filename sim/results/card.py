@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from sim.engine.replay import FINISHED, UNFINISHED
+from sim.engine.replay import FINISHED, STALLED
 
 if TYPE_CHECKING:
     from sim.results.percentiles import Floats
@@ -77,7 +77,7 @@ def sparkline(result: Result) -> str:
 def in_system(result: Result, points: int = POINTS) -> tuple[Floats, npt.NDArray[np.int64]]:
     """Return moments from the first arrival to the last departure [s], and how many requests are in the system then."""
     outcome, arrival = result.replay.outcome, result.arrival_seconds
-    left = np.where(outcome == FINISHED, result.finish_seconds, np.where(outcome == UNFINISHED, np.inf, arrival))
+    left = np.where(outcome == FINISHED, result.finish_seconds, np.where(outcome == STALLED, np.inf, arrival))
     known = left[np.isfinite(left)]
     moments = np.linspace(arrival.min(), max(arrival.max(), known.max(initial=0.0)), points)
     inside = [np.searchsorted(np.sort(times), moments, side="right") for times in (arrival, left)]

@@ -36,7 +36,7 @@ def met(
 ) -> npt.NDArray[np.bool_]:
     """Tell which requests were answered within *all* objectives, (requests,).
 
-    A request without an end (rejected, ignored, unfinished: NaN) has not met them. A finished one without a time per
+    A request without an end (rejected, ignored, stalled: NaN) has not met them. A finished one without a time per
     output token (one token only: NaN) has nothing to miss there. The definition is the goodput of Y. Zhong et al.,
     "DistServe", OSDI 2024: TTFT and TPOT both, request by request.
 

@@ -182,6 +182,11 @@ class Result:
         counts = np.bincount(self.replay.outcome, minlength=len(OUTCOMES))
         return {name: int(count) for name, count in zip(OUTCOMES, counts, strict=True)}
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Sentences on requests that were given up or stalled, and why."""
+        return self.replay.remarks
+
     @cached_property
     def requests(self) -> pd.DataFrame:
         """One row a request, times in seconds."""

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.engine.clock import seconds
-from sim.engine.replay import FINISHED, UNFINISHED
+from sim.engine.replay import FINISHED, STALLED
 from sim.results.goodput import Objectives, met
 from sim.results.intervals import BLOCKS, Interval, percentile_intervals, percentile_sections, replicated
 from sim.results.percentiles import Floats, Integers
@@ -22,7 +22,7 @@ from sim.results.warmup import window
 
 LATENCIES = ("TTFT", "TPOT", "ITL", "E2E")
 LEVELS = (0.5, 0.9, 0.95, 0.99, 0.999)
-COUNTS = ("preemptions", "rejected", "ignored", "unfinished")
+COUNTS = ("preemptions", "rejected", "ignored", "stalled")
 CACHE_COUNTS = ("saved_tokens", "evicted_tokens")
 
 
@@ -154,7 +154,7 @@ class Runs:
     @cached_property
     def verdict(self) -> Verdict:
         """Whether the replica keeps up with the load; requests that were turned away do not count."""
-        admitted = [np.isin(result.replay.outcome, (FINISHED, UNFINISHED)) for result in self.results]
+        admitted = [np.isin(result.replay.outcome, (FINISHED, STALLED)) for result in self.results]
         pairs = list(zip(self.results, admitted, strict=True))
         windows = [window(result.arrival_seconds) for result in self.results]
         return verdict(

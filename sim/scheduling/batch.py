@@ -41,6 +41,7 @@ class Limits:
     paddings : most padding in a rectangular prompt batch (vLLM 0.2 pads and counts the rectangle); None if packed.
     window : tokens that are in sight in layers with a window, which the clock charges for; 0 without such layers. It
         frees no blocks: engines keep the whole context of every layer unless they manage such layers apart.
+    host_blocks : KV blocks in the memory of the host, for requests that are swapped out.
     """
 
     blocks: int
@@ -51,6 +52,7 @@ class Limits:
     watermark_blocks: int = 0
     paddings: int | None = None
     window: int = 0
+    host_blocks: int = 1 << 40
 
     def __post_init__(self) -> None:
         """Refuse limits under which nothing could run."""

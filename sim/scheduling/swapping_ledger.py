@@ -44,7 +44,8 @@ class SwappingLedger(PinningLedger):
     """A ledger for requests with several replies (`Sequence.best_of`), which are swapped out instead of recomputed.
 
     A preempted group goes to the memory of the host; while one is there, no prompt is admitted. For policies that
-    decode with `decode_or_preempt`. Source: vllm/core/scheduler.py and block_manager.py of vLLM 0.2.7.
+    decode with `decode_or_preempt`. Source: vllm/core/scheduler.py and block_manager.py of vLLM 0.2.7. Since 0.4.3 it
+    can be told to swap requests with one reply as well (--preemption-mode swap, vllm/engine/arg_utils.py).
 
     Attributes
     ----------
@@ -52,14 +53,28 @@ class SwappingLedger(PinningLedger):
     copied_blocks : blocks that replies have copied to write into them, so far.
     """
 
-    __slots__ = ("_groups", "_has_shared_tails", "_has_walked", "copied_blocks", "host_free")
+    __slots__ = (
+        "_groups",
+        "_has_shared_tails",
+        "_has_walked",
+        "_host_blocks",
+        "_least_replies",
+        "copied_blocks",
+        "host_free",
+    )
 
-    def __init__(self, limits: Limits, host_blocks: int) -> None:
-        """Start with empty queues and free pools."""
+    def __init__(self, limits: Limits, host_blocks: int, *, swaps_all: bool = False) -> None:
+        """Start with empty queues and free pools.
+
+        Parameters
+        ----------
+        swaps_all : whether requests with one reply are swapped out, too.
+        """
         super().__init__(limits)
+        self._least_replies = 1 if swaps_all else 2
         self._groups: dict[Sequence, Group] = {}
         self._has_shared_tails = False
-        self.host_free = host_blocks
+        self.host_free = self._host_blocks = host_blocks
         self.copied_blocks = 0
 
     def begin(self) -> None:
@@ -95,7 +110,7 @@ class SwappingLedger(PinningLedger):
     def complete_chunk(self, sequence: Sequence, chunk: int) -> bool:
         """Note that a chunk is computed; with the last one the replies part ways."""
         is_last = super().complete_chunk(sequence, chunk)
-        if is_last and sequence.best_of > 1 and sequence.generated < sequence.target:
+        if is_last and sequence.best_of >= self._least_replies and sequence.generated < sequence.target:
             group = Group(sequence, [sequence], sequence.computed)
             for _ in range(sequence.best_of - 1):
                 reply = Sequence(
@@ -106,7 +121,7 @@ class SwappingLedger(PinningLedger):
                 group.members.append(reply)
                 self.cohort.join(reply)
             self._groups[sequence] = group
-            self._has_shared_tails |= sequence.computed % self.limits.block_tokens > 0
+            self._has_shared_tails |= sequence.best_of > 1 and sequence.computed % self.limits.block_tokens > 0
         return is_last
 
     def decode_or_preempt(self) -> None:
@@ -159,7 +174,7 @@ class SwappingLedger(PinningLedger):
         Raises
         ------
         ValueError
-            If the memory of the host is full.
+            If the memory of the host is full, which ends the real server, too.
         """
         group = self._groups.get(sequence)
         if group is None:
@@ -171,7 +186,8 @@ class SwappingLedger(PinningLedger):
         group.host_blocks = self._held(group)
         if group.host_blocks > self.host_free:
             raise ValueError(
-                f"host_blocks: {group.host_blocks} are needed to swap out a request, {self.host_free} are free"
+                f"host_blocks is {self._host_blocks}; allowed: enough for all that is swapped out, and a request with "
+                f"{len(group.members)} replies needs {group.host_blocks} where {self.host_free} are free"
             )
         self._give_back(sequence, sequence.computed, keep=True)
         sequence.prefix = 0  # what comes back is a copy of its own

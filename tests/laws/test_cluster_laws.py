@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sim.engine.clock import IterationClock, uniform_clock
 from sim.engine.cluster import Cluster
-from sim.engine.replay import FINISHED, IGNORED, UNFINISHED, Replay, replay, serve_cluster
+from sim.engine.replay import FINISHED, IGNORED, STALLED, Replay, replay, serve_cluster
 from sim.engine.replica import Server
 from sim.engine.routers import ROUTERS, Fleet
 from sim.results.result import Result
@@ -101,12 +101,12 @@ def test_every_replica_is_a_replica_alone_with_the_requests_it_was_sent(trace, c
 @given(trace=traces(), cluster=clusters())
 def test_everybody_leaves_once_and_tokens_are_conserved(trace, cluster):
     outcome = cluster.serve(trace)
-    assert (outcome.replica[outcome.outcome != UNFINISHED] >= 0).all()
+    assert (outcome.replica[outcome.outcome != STALLED] >= 0).all()
     served = outcome.outcome == FINISHED
     assert (outcome.finish[served] >= outcome.first_token[served]).all()
     assert (outcome.first_token[served] > outcome.arrival[served]).all()
     assert (outcome.finish[~served] == -1).all()
-    if np.isin(outcome.outcome, (IGNORED, UNFINISHED)).any():
+    if np.isin(outcome.outcome, (IGNORED, STALLED)).any():
         return
     emitted = sum(int((log.decodes * log.iterations - log.wasted).sum() + log.samples.sum()) for log in outcome.logs)
     assert emitted == trace.output_tokens[served].sum()
@@ -142,7 +142,7 @@ def test_a_router_forgets_nobody_and_remembers_nobody_who_has_left(trace, cluste
     running = Cluster(trace, cluster.servers, cluster.router, seed=cluster.seed)
     running.env.run()
     fleet = running._fleet
-    waiting = np.frombuffer(running.books.state, dtype=np.int8) == UNFINISHED
+    waiting = np.frombuffer(running.books.state, dtype=np.int8) == STALLED
     for number in range(fleet.replicas):
         mine = waiting & (np.frombuffer(running.books.replica, dtype=np.int32) == number)
         started = mine & (np.frombuffer(running.books.first_token, dtype=np.int64) >= 0)

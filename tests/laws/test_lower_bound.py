@@ -175,6 +175,8 @@ def check(instance: Instance) -> None:
     """Compare every scheduler that keeps to the schedules searched with the best of them."""
     makespan, completions = least_makespan(instance), least_completions(instance)
     for name, scheduler in SCHEDULERS.items():
+        if scheduler.preemption == "swap":
+            continue  # the bound computes anew what swapping brings back
         if scheduler.cuts_prompts and not instance.cuts and instance.limits.tokens < PLENTY:
             continue
         outcome = replay(instance.trace, instance.limits, scheduler, uniform_clock(BASE, PER_TOKEN, 100))

@@ -20,7 +20,7 @@ class Columns:
 
     Attributes
     ----------
-    arrival_seconds, prompt_tokens, output_tokens, max_tokens, segments, previous, think_seconds, session :
+    arrival_seconds, prompt_tokens, output_tokens, max_tokens, segments, previous, think_seconds, session, best_of :
         as in `Trace`, but not yet in order of arrival, and requests of 0 tokens may be among them where the format
         records such; `max_tokens` is None where the file does not declare it.
     bin_seconds : width of the bins into which arrival times were rounded [s], None if they are exact.
@@ -35,6 +35,7 @@ class Columns:
     previous: Integers | None = None
     think_seconds: Floats | None = None
     session: Integers | None = None
+    best_of: Integers | None = None
     bin_seconds: float | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -45,7 +46,8 @@ class Columns:
             place = np.full(len(self.previous) + 1, -1, dtype=np.int64)
             place[rows] = np.arange(len(rows))
             self.previous = place[self.previous[rows]]
-        for name in ("arrival_seconds", "prompt_tokens", "output_tokens", "max_tokens", "think_seconds", "session"):
+        whole = ("prompt_tokens", "output_tokens", "max_tokens", "session", "best_of")
+        for name in ("arrival_seconds", "think_seconds", *whole):
             column = getattr(self, name)
             if column is not None:
                 setattr(self, name, column[rows])
@@ -82,6 +84,7 @@ def finish(
         previous=columns.previous,
         think_seconds=columns.think_seconds,
         session=columns.session,
+        best_of=columns.best_of,
         name=name,
         notes=(*columns.notes, sentence),
     )

@@ -11,14 +11,14 @@ from workloads.formats.source import Head, shorten
 from workloads.formats.table import Field, read_columns, refuse_rows
 from workloads.trace import Trace
 
-KNOWN_AS = "plain CSV (arrival_seconds,prompt_tokens,output_tokens[,max_tokens][,session], in any order)"
+KNOWN_AS = "plain CSV (arrival_seconds,prompt_tokens,output_tokens[,max_tokens][,session][,best_of], in any order)"
 
 REQUIRED = [
     Field("arrival_seconds", "number", 0),
     Field("prompt_tokens", "whole", 1),
     Field("output_tokens", "whole", 1),
 ]
-OPTIONAL = [Field("max_tokens", "whole", 1), Field("session", "whole", 0)]
+OPTIONAL = [Field("max_tokens", "whole", 1), Field("session", "whole", 0), Field("best_of", "whole", 1)]
 
 
 def recognise(head: Head) -> bool:
@@ -53,6 +53,7 @@ def read(path: Path, head: Head, random: np.random.Generator) -> Columns:
         output_tokens,
         max_tokens=declared,
         session=columns.get("session"),
+        best_of=columns.get("best_of"),
     )
 
 
@@ -62,9 +63,10 @@ def write(trace: Trace, path: Path) -> None:
     Raises
     ------
     ValueError
-        If the trace knows something that the format cannot hold: shared prefixes, or requests that wait for others.
+        If the trace knows something that the format cannot hold: shared prefixes, priorities, or requests that wait for
+        others.
     """
-    for column in ("segments", "previous", "think_seconds"):
+    for column in ("segments", "previous", "think_seconds", "priority"):
         if getattr(trace, column) is not None:
             raise ValueError(f"{path}: a plain CSV cannot hold {column} of trace {trace.name!r}")
     names = [field.name for field in [*REQUIRED, *OPTIONAL] if getattr(trace, field.name) is not None]

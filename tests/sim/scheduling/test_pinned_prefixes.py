@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sim.engine.clock import uniform_clock
-from sim.engine.replay import FINISHED, UNFINISHED, Replay, replay
+from sim.engine.replay import FINISHED, STALLED, Replay, replay
 from sim.scheduling.batch import Limits
 from sim.scheduling.schedulers import SCHEDULERS
 from workloads.trace import Segments, Trace
@@ -33,7 +33,7 @@ def test_those_who_come_in_one_batch_share_memory_and_later_ones_share_time():
 
 def test_prefixes_that_nobody_asks_for_again_fill_the_machine():
     outcome = served([1, 2, 3], [0.0, 1e-6, 2e-6], 9)
-    assert outcome.outcome.tolist() == [FINISHED, FINISHED, UNFINISHED]
+    assert outcome.outcome.tolist() == [FINISHED, FINISHED, STALLED]
 
 
 def test_a_prompt_that_is_all_prefix_still_computes_a_token():

@@ -21,6 +21,7 @@ def traces(draw: st.DrawFn) -> Trace:
     lengths = st.lists(st.integers(1, 10**6), min_size=n, max_size=n)
     seconds = draw(st.lists(st.floats(0, 1e9, allow_subnormal=True), min_size=n, max_size=n))
     output_tokens = np.array(draw(lengths))
+    best_of = draw(st.none() | st.lists(st.integers(1, 4), min_size=n, max_size=n))
     session = draw(st.none() | st.lists(st.integers(0, 5), min_size=n, max_size=n))
     return Trace(
         arrival_seconds=np.array(sorted(seconds)),
@@ -28,6 +29,7 @@ def traces(draw: st.DrawFn) -> Trace:
         output_tokens=output_tokens,
         max_tokens=output_tokens + np.array(draw(st.lists(st.integers(0, 9), min_size=n, max_size=n))),
         session=None if session is None else np.array(session),
+        best_of=None if best_of is None else np.array(best_of),
     )
 
 
@@ -40,6 +42,8 @@ def test_writing_and_reading_is_the_identity(tmp_path_factory: pytest.TempPathFa
         written, read = getattr(trace, column), getattr(again, column)
         assert np.array_equal(written, read)
         assert written.dtype == read.dtype
+    assert (trace.best_of is None) == (again.best_of is None)
+    assert trace.best_of is None or trace.best_of.tolist() == again.best_of.tolist()  # type: ignore[union-attr]
     assert (trace.session is None) == (again.session is None)
     assert trace.session is None or np.array_equal(trace.session, again.session)  # type: ignore[arg-type]
     assert again.notes == ("max_tokens: as the file declares",)
