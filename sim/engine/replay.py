@@ -148,7 +148,10 @@ def serve_cluster(
         order = np.arange(len(trace))
         if trace.previous is not None:
             # Who follows whom is known, but not when; the best guess is a run that loses nothing.
-            keeping = [replace(server, prefix_cache="infinite") for server in servers]
+            keeping = [
+                replace(server, prefix_cache="infinite") if isinstance(replica.ledger.pool, OracleCache) else server
+                for server, replica in zip(servers, cluster.replicas, strict=True)
+            ]
             order = np.argsort(serve_cluster(trace, keeping, router, seed=seed).arrival, kind="stable")
         for replica in cluster.replicas:
             replica.foresee(order)
