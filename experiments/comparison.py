@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from experiments.bands import Bands
 from experiments.cell import Cell, Load
 from experiments.options import Options
 from sim.results.intervals import Interval, Paired, paired, replicated
@@ -68,6 +69,7 @@ class Comparison:
     notes : what a reader must know about the workload.
     elapsed_seconds : how long it took.
     interrupted : whether loads are missing because somebody stopped it.
+    bands : of every arm at the load shown, at other plausible constants; empty unless asked for.
     """
 
     options: Options
@@ -77,6 +79,7 @@ class Comparison:
     notes: tuple[str, ...]
     elapsed_seconds: float
     interrupted: bool = False
+    bands: Bands = field(default_factory=dict)
 
     @property
     def arms(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments import words
+from experiments import bands, words
 from experiments.cell import Cell, Load
 from experiments.claims import Claim, claims, signed
 from experiments.comparison import CACHED, Comparison
@@ -57,6 +57,7 @@ def show(comparison: Comparison, written: list[Path]) -> None:
         paragraph(console, note, 2, style="dim")
     _differences(console, comparison)
     _claims(console, comparison)
+    _bands(console, comparison)
     _written(console, written)
 
 
@@ -191,6 +192,16 @@ def _claims(console: Console, comparison: Comparison) -> None:
             paragraph(
                 console, f"    {claim.scope:<{width}}  {claim.answer}", 6 + width, "green" if claim.held else "yellow"
             )
+
+
+def _bands(console: Console, comparison: Comparison) -> None:
+    if comparison.bands:
+        draws = f"{comparison.options.band} draws of the constants"
+        title = f"Band at {comparison.shown}, first replication: 90 % of {draws}, the same for every arm"
+        console.print()
+        paragraph(console, title, 2, "bold")
+        for line in bands.lines(comparison.bands):
+            paragraph(console, line, 4)
 
 
 def _written(console: Console, written: list[Path]) -> None:

@@ -110,6 +110,13 @@ class Options:
     seeds: Annotated[
         int | None, Parameter(help="replications of a generated workload, seeds 1 to R [default: 5; recorded: 1]")
     ] = None
+    band: Annotated[
+        int | None,
+        Parameter(
+            help="N: serve the load that is shown again at N draws of the constants of a chip that nobody calibrated, "
+            "the same ones for every arm [default: 0, no band]"
+        ),
+    ] = None
     slo_ttft: Annotated[
         float | None, Parameter(help="objective for the first token [s; default: 2, the article's]")
     ] = None
@@ -261,6 +268,7 @@ def _check(options: Options) -> None:
         _require(getattr(options, name) > 0, name, getattr(options, name), "a positive number of seconds")
     share = options.utilisation
     _require(share is None or 0 < share <= 1, "utilisation", share, "above 0, at most 1")
+    _require(options.band is None or options.band == 0 or options.band >= 2, "band", options.band, "0, or 2 and more")
     systems = options.systems
     several = systems is None or 2 <= len(systems) == len(set(systems)) <= MOST_SYSTEMS
     _require(

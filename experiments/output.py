@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments import files, words
+from experiments import bands, files, words
 from experiments.claims import claims, signed
 from experiments.comparison import CACHED, POLICIES, Comparison
 from experiments.options import Options, as_table
@@ -78,6 +78,9 @@ def write(comparison: Comparison, folder: Path, advance: Callable[[float], None]
         files.text(folder / "summary.json", files.json_text(as_json(comparison)) + "\n"),
         files.written(folder / "requests.parquet", lambda part: requests(comparison).to_parquet(part, index=False)),
     ]
+    if comparison.bands:
+        text = bands.table(comparison.bands).to_csv(index=False, lineterminator="\n")
+        paths.append(files.text(folder / "band.csv", text))
     advance(0.3)
     if comparison.interrupted:
         return paths
@@ -112,6 +115,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "versions": versions(),
         "summary": comparison.summary.to_dict(orient="records"),
         "differences": comparison.differences.to_dict(orient="records"),
+        **({"band": bands.table(comparison.bands).to_dict(orient="records")} if comparison.bands else {}),
     }
 
 

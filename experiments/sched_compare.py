@@ -13,7 +13,7 @@ import numpy as np
 from cyclopts import Parameter
 
 import hardware_profiles
-from experiments import grid
+from experiments import bands, grid
 from experiments.cell import Cell, Load
 from experiments.comparison import ARMS, Arm, Comparison
 from experiments.options import Options, completed, merged, read
@@ -118,7 +118,11 @@ def run(
     if loads and not options.is_recorded:
         options = merged(options, Options(load=tuple(load.requests_per_second for load in loads)))
     elapsed = time.perf_counter() - begin
-    return Comparison(options, by_name, cells, capacities, notes, elapsed, interrupted)
+    comparison = Comparison(options, by_name, cells, capacities, notes, elapsed, interrupted)
+    if not options.band or interrupted:
+        return comparison
+    shown = bands.of(by_name, _trace(asked, comparison.shown.requests_per_second, 1), options.band)
+    return replace(comparison, bands=shown, elapsed_seconds=time.perf_counter() - begin)
 
 
 @lru_cache(maxsize=2)
