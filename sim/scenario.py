@@ -22,6 +22,7 @@ from sim.physics.efficiency import Efficiency
 from sim.physics.iteration import HOST_SECONDS, IterationModel
 from sim.physics.memory import Reserve, kv_blocks, kv_bytes_per_token_per_device
 from sim.physics.parallelism import Parallelism
+from sim.physics.placement import NVME_BYTES_PER_SECOND, Placement, WeightsFrom
 from sim.physics.precision import Precision
 from sim.results.result import Result
 from sim.scheduling.batch import Limits
@@ -108,6 +109,7 @@ class Scenario:
     efficiency : constants of the cost model: generic unless said otherwise.
     flash_attention, one_attention_kernel, host_seconds : see `IterationModel`; constants that were fitted to a server
         bring its `host_seconds` with them.
+    weights_from, nvme_bytes_per_second : see `Placement`: weights that are brought in every iteration (ZeRO-Inference).
     least_iteration_seconds : what a host-bound engine takes at least for an iteration [s].
     front_end_seconds : from a request's arrival to the scheduler [s]; it counts in TTFT and end to end.
     replicas, router : equal machines, and which of `sim.engine.routers.ROUTERS` shares the requests among them; for
@@ -139,6 +141,8 @@ class Scenario:
     flash_attention: bool = True
     one_attention_kernel: bool = False
     host_seconds: float = HOST_SECONDS
+    weights_from: WeightsFrom = "device"
+    nvme_bytes_per_second: float = NVME_BYTES_PER_SECOND
     least_iteration_seconds: float = 0.0
     front_end_seconds: float = 0.0
     replicas: int = 1
@@ -213,6 +217,7 @@ class Scenario:
             host_seconds=self.host_seconds if constants.host_seconds is None else constants.host_seconds,
             one_attention_kernel=self.one_attention_kernel,
             flash_attention=self.flash_attention,
+            placement=self.placement,
         )
         blocks = self._blocks(model, hardware, formats, tokens)
         block_bytes = self.block_tokens * kv_bytes_per_token_per_device(model, formats, parallelism)
@@ -235,6 +240,11 @@ class Scenario:
         clock = replace(_no_faster(clock, self.least_iteration_seconds), host_block_ticks=moved)
         return Machine(iteration, limits, clock)
 
+    @property
+    def placement(self) -> Placement:
+        """Where the weights are kept."""
+        return Placement(self.weights_from, nvme_bytes_per_second=self.nvme_bytes_per_second)
+
     def _blocks(self, model: Transformer, hardware: HardwareProfile, formats: Precision, tokens: int) -> int:
         reserve = None if self.reserved_bytes is None else Reserve(self.reserved_bytes, 0.0, 0.0, 0.0)
         blocks = kv_blocks(
@@ -247,6 +257,7 @@ class Scenario:
             max_tokens=tokens,
             max_samples=self.sequences,
             reserve=reserve,
+            placement=self.placement,
         )
         return max(1, math.floor(self.utilisation * blocks)) if self.utilisation_of_free else blocks
 

@@ -13,6 +13,7 @@ from sim.physics.iteration import IterationModel
 from sim.physics.mixed_attention import MixedSlopes
 from sim.physics.prefill_attention import PrefillSlopes
 from sim.physics.roofline import together
+from sim.physics.streaming import weights_seconds
 
 TICKS_PER_SECOND = 1 << 40
 """Time is counted in ticks of 2**-40 s (about a picosecond): 97 days fit 63 bits, and integers never round."""
@@ -127,7 +128,15 @@ class IterationClock:
 
 
 def roofline_clock(model: IterationModel, most_tokens: int, most_samples: int) -> IterationClock:
-    """Tabulate an iteration model for up to `most_tokens` new tokens and `most_samples` samples, rounding up."""
+    """Tabulate an iteration model for up to `most_tokens` new tokens and `most_samples` samples, rounding up.
+
+    Raises
+    ------
+    ValueError
+        For a KV cache beside the device: how long it takes to bring that is not in the clock.
+    """
+    if model.placement.kv_on != "device":
+        raise ValueError(f"kv_on is {model.placement.kv_on!r}; allowed where requests are simulated: device")
     whole, windowed = model.whole_layers, model.window_layers
     return IterationClock(
         base=int(ticks(model.host_seconds)),
@@ -141,6 +150,7 @@ def roofline_clock(model: IterationModel, most_tokens: int, most_samples: int) -
         window_ticks=int(ticks(model.decode_attention_seconds_per_window_token)),
         window_prompt_ticks=_prompt_ticks(model.window_prefill_slopes) if windowed else None,
         window_mixed_ticks=_mixed_ticks(model.window_mixed_slopes),
+        least_ticks=int(ticks(weights_seconds(model))),
         model=model,
     )
 

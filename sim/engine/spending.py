@@ -14,6 +14,7 @@ from sim.engine.log import Iterations
 from sim.physics import resources
 from sim.physics.iteration import IterationModel
 from sim.physics.roofline import Floats
+from sim.physics.streaming import weights_seconds
 from sim.physics.totals import seen_pairs, seen_tokens
 
 Integers = npt.NDArray[np.int64]
@@ -36,7 +37,8 @@ class Spending:
     """A clock read as what its ticks go to; arrays are (len(SPENT_ON), ...) [ticks].
 
     A clock made by hand has no model: all that it charges beyond its base counts as arithmetic. What an iteration that
-    takes the least time takes beyond the device's own work, attention aside, keeps the host busy.
+    takes the least time takes beyond the device's own work, attention aside, is spent on what it waits for: on the link
+    where weights are brought over it, else on the host.
     """
 
     clock: IterationClock
@@ -51,11 +53,10 @@ class Spending:
         each[HOST] += self.clock.base
         split = np.asarray(each * iterations, dtype=np.int64)
         rest = spent - split.sum(axis=0)
-        is_least = spent == iterations * (
-            self.clock.base + self.clock.least_ticks + self._samples[:, decodes].sum(axis=0)
-        )
-        split[self._attention] += np.where(is_least, 0, rest)
-        split[HOST] += np.where(is_least, rest, 0)
+        least = self.clock.base + self.clock.least_ticks + self._samples[:, decodes].sum(axis=0)
+        waits = (spent == iterations * least) & (self.clock.least_ticks > 0)
+        split[self._attention] += np.where(waits, 0, rest)
+        split[self._least] += np.where(waits, rest, 0)
         return split
 
     def prompts(self, cached: Integers, tokens: Integers, ends: Integers, spent: Integers) -> Integers:
@@ -84,17 +85,23 @@ class Spending:
         split[:, alone] = self.decoding(log.iterations[alone], (decodes + idle)[alone], log.duration[alone])
         return split
 
+    @cached_property
+    def _least(self) -> int:
+        """What an iteration waits for that takes the least time."""
+        brought = int(ticks(weights_seconds(self.clock.model))) if self.clock.model else 0
+        return LINK if 0 < self.clock.least_ticks <= brought else HOST
+
     @property
     def _window(self) -> int | None:
         return self.clock.model.window if self.clock.model else None
 
     def _apportioned(self, spent: Integers, weights: Floats) -> Integers:
-        """Split iterations in proportion to weights; beyond them, one that takes the least time keeps the host busy."""
+        """Split iterations in proportion to weights; beyond them, one that takes the least time waits."""
         if not self.clock.least_ticks:
             return apportioned(spent, weights)
         waits = np.maximum(0, spent - np.ceil(weights.sum(axis=0)).astype(np.int64))
         split = apportioned(spent - waits, weights)
-        split[HOST] += waits
+        split[self._least] += waits
         return split
 
     def _prompt_attention(

@@ -82,6 +82,8 @@ def breakdown(model: IterationModel, totals: Totals) -> list[Part]:
         parts += [_kernels(model, operator) for operator in head_operators(model.model, model.parallelism, samples)]
         if model.parallelism.tensor > 1:
             parts.append(_other("gather logits", "link", float(model.gather_seconds(samples))))
+    if (waited := float(model.waiting_seconds(totals))) > 0:
+        parts.append(_other("waiting for what is brought", "link", waited))
     return [*parts, _other("host", "host", model.host_seconds)]
 
 

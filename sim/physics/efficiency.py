@@ -24,6 +24,8 @@ class Links:
     pcie_bytes_per_second : rate over PCIe; None takes the host link's datasheet rate.
     pcie_measured : False where the PCIe constants are a default that nobody measured on this kind of system.
     source : where the numbers come from.
+    host : part of the host link's datasheet rate that a device reaches reading the memory of its host: 25.1 of 32 GB/s
+        on an A100 (github.com/NVIDIA/nvbandwidth/issues/42), 52.8 of 64 GB/s, the other way, on an H100 (.../24).
     """
 
     one_shot_seconds: float
@@ -35,6 +37,7 @@ class Links:
     pcie_measured: bool
     source: str
     pcie_step_seconds: float = 0.0
+    host: float = 0.8
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,7 @@ def generic() -> Efficiency:
 def datasheet() -> Efficiency:
     """Return the bare roofline: every peak reached, nothing costs a launch; 30-50 % too fast, never a prediction."""
     full = Rate(0.0, 1.0, 1.0, "the datasheet taken at its word")
-    links = Links(0.0, 1.0, 0.0, 1.0, 0.0, None, True, full.source)
+    links = Links(0.0, 1.0, 0.0, 1.0, 0.0, None, True, full.source, host=1.0)
     nccl = Nccl(0.0, 0.0, 1.0, 1.0, full.source)
     rates: dict[str, Any] = dict.fromkeys(RATES, full)
     return Efficiency("datasheet", **rates, decode_tile_tokens=0, mixed_tile_tokens=0, links=links, nccl=nccl)

@@ -24,9 +24,11 @@ from sim.physics.operators import (
     score_bytes_per_pair,
 )
 from sim.physics.parallelism import Parallelism
+from sim.physics.placement import ON_DEVICE, Placement
 from sim.physics.precision import PRECISIONS, Precision, compute_unit, sixteen_bit_unit
 from sim.physics.prefill_attention import MASKED, UNFUSED_KERNELS, PrefillSlopes
 from sim.physics.roofline import Floats, Operator, Rate, overlapped_seconds, roofline_seconds
+from sim.physics.streaming import link_seconds
 from sim.physics.totals import Totals as Totals
 from workloads.models.transformer import Transformer
 
@@ -43,7 +45,8 @@ class IterationModel:
     """A model in some precision on some devices, as functions from the terms of `Totals` to seconds.
 
     An iteration reads the weights once, however prefill and decode are mixed in it. Its time is the plain sum of
-    `token_seconds`, `head_seconds`, `attention_seconds` and `host_seconds`.
+    `token_seconds`, `head_seconds`, `attention_seconds` and `host_seconds`, unless layers wait for what is brought to
+    them.
     All functions take scalars and arrays alike, with equal results bit for bit, and give 0 for nothing.
 
     Layers with a sliding window read, and compute with, the lesser of context and window of every sequence: sums of
@@ -60,6 +63,7 @@ class IterationModel:
     flash_attention : False for attention as three kernels that write and read every score, masked ones too
         (what FlashAttention avoids, Dao et al. 2022, arXiv:2205.14135).
     routing_skew : exponent of the popularity of experts by rank; 0 is uniform routing.
+    placement : what is kept beside the device, and has to be brought; see `Placement`.
     """
 
     model: Transformer
@@ -71,6 +75,7 @@ class IterationModel:
     one_attention_kernel: bool = False
     flash_attention: bool = True
     routing_skew: float = 0.0
+    placement: Placement = ON_DEVICE
 
     def __post_init__(self) -> None:
         """Refuse what cannot run."""
@@ -254,12 +259,16 @@ class IterationModel:
 
     def seconds(self, totals: Totals) -> Floats:
         """Return the time of whole iterations [s], shape of the totals."""
-        return (
-            self.token_seconds(totals.tokens)
-            + self.head_seconds(totals.samples)
-            + self.attention_seconds(totals)
-            + self.host_seconds
-        )
+        tokens, attention = self.token_seconds(totals.tokens), self.attention_seconds(totals)
+        head = self.head_seconds(totals.samples)
+        if self.placement.is_off:
+            return tokens + head + attention + self.host_seconds
+        return np.maximum(tokens + attention, link_seconds(self, totals)) + head + self.host_seconds
+
+    def waiting_seconds(self, totals: Totals) -> Floats:
+        """Return how long the layers wait for what is brought to the device [s], shape of the totals."""
+        layers = self.token_seconds(totals.tokens) + self.attention_seconds(totals)
+        return np.maximum(0.0, link_seconds(self, totals) - layers)
 
     @cached_property
     def kv_bytes_per_layer(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from hardware_profiles.profile import HardwareProfile
 from sim.physics.operators import (
@@ -14,6 +14,7 @@ from sim.physics.operators import (
     vocabulary_per_device,
 )
 from sim.physics.parallelism import Parallelism, allowed_tensor_sizes
+from sim.physics.placement import BUFFERED_LAYERS, ON_DEVICE, Placement
 from sim.physics.precision import Precision
 from workloads.models.transformer import Transformer
 
@@ -88,6 +89,35 @@ def weight_bytes_per_device(model: Transformer, precision: Precision, parallelis
     return _matrix_parameters(model, parallelism) * precision.weight_bytes + sixteen_bit
 
 
+def layer_weight_bytes_per_device(model: Transformer, precision: Precision, parallelism: Parallelism) -> float:
+    """Return the weights of all layers on one device [bytes], without vocabulary tables, positions and last norms."""
+    outside = (1 if model.tied_embeddings else 2) * vocabulary_per_device(model, parallelism) * model.hidden
+    outside += model.learned_positions * model.hidden + (2 if model.embedding_norm else 1) * model.norm_parameters
+    return weight_bytes_per_device(model, precision, parallelism) - outside * STREAM_BYTES
+
+
+def resident_weight_bytes_per_device(
+    model: Transformer, precision: Precision, parallelism: Parallelism, placement: Placement
+) -> float:
+    """Return the weights that lie on one device at a time [bytes]: all, or a few layers and the tables."""
+    whole = weight_bytes_per_device(model, precision, parallelism)
+    if placement.weights_from == "device":
+        return whole
+    layers = layer_weight_bytes_per_device(model, precision, parallelism)
+    widest = _widest_layer(model)
+    buffers = BUFFERED_LAYERS * layer_weight_bytes_per_device(widest, precision, parallelism)
+    return whole - layers + min(layers, buffers)
+
+
+def _widest_layer(model: Transformer) -> Transformer:
+    """Return the layer with most weights as a model of its own."""
+    dense = [replace(model, layers=1, mixture=None, window=None, window_layers=0)] if model.dense_layers else []
+    if model.mixture:
+        mixture = replace(model.mixture, dense_layers=0)
+        dense.append(replace(model, layers=1, mixture=mixture, window=None, window_layers=0))
+    return max(dense, key=lambda one: one.parameters)
+
+
 def kv_bytes_per_token_per_device(model: Transformer, precision: Precision, parallelism: Parallelism) -> float:
     """Return what one device caches for one token [bytes]; layers with a sliding window count in full."""
     return model.layers * kv_elements_per_layer(model, parallelism) * precision.kv_bytes
@@ -115,6 +145,7 @@ def kv_blocks(
     max_tokens: int = 2048,
     max_samples: int = 256,
     reserve: Reserve | None = None,
+    placement: Placement = ON_DEVICE,
 ) -> int:
     """Return how many blocks of KV cache fit beside weights and runtime.
 
@@ -124,6 +155,7 @@ def kv_blocks(
     block_size : tokens of a block.
     max_tokens, max_samples : see `runtime_reserve`.
     reserve : what is known better than `runtime_reserve` estimates it.
+    placement : where weights are kept that do not stay on the device.
 
     Raises
     ------
@@ -138,7 +170,8 @@ def kv_blocks(
 
     def free_bytes(split: Parallelism) -> float:
         kept = reserve or runtime_reserve(model, split, max_tokens, max_samples)
-        return budget_bytes - weight_bytes_per_device(model, precision, split) - kept.total_bytes
+        held = resident_weight_bytes_per_device(model, precision, split, placement)
+        return budget_bytes - held - kept.total_bytes
 
     def block_bytes(split: Parallelism) -> float:
         return block_size * kv_bytes_per_token_per_device(model, precision, split)
@@ -152,7 +185,8 @@ def kv_blocks(
     missing_bytes = block_bytes(parallelism) - free_bytes(parallelism)
     raise ValueError(
         f"{model.title} in {precision.name} does not fit: weights of "
-        f"{weight_bytes_per_device(model, precision, parallelism) / 1e9:.2f} GB per device, the runtime and one block "
+        f"{resident_weight_bytes_per_device(model, precision, parallelism, placement) / 1e9:.2f} GB per device, the "
+        "runtime and one block "
         f"of KV cache exceed {utilisation:g} of the memory of {hardware.title} "
         f"({budget_bytes / 1e9:.2f} GB) by {missing_bytes / 1e9:.2f} GB at tensor={parallelism.tensor}; {advice}"
     )

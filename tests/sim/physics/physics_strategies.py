@@ -10,6 +10,7 @@ from hardware_profiles.profile import HardwareProfile, Link, Memory
 from sim.physics.efficiency import RATES, Efficiency, datasheet, generic
 from sim.physics.iteration import IterationModel
 from sim.physics.parallelism import Parallelism, allowed_tensor_sizes
+from sim.physics.placement import ON_DEVICE, Placement
 from sim.physics.precision import PRECISIONS
 from sim.physics.totals import Totals
 from workloads.models.transformer import LatentAttention, Mixture, Transformer
@@ -79,6 +80,18 @@ def efficiencies() -> st.SearchStrategy[Efficiency]:
     return st.sampled_from((generic(), datasheet(), SMOOTH))
 
 
+PLACEMENTS = (
+    Placement("host"),
+    Placement("nvme", nvme_bytes_per_second=25e9),
+    Placement("host", kv_on="host"),
+    Placement(kv_on="host"),
+)
+
+
+def placements() -> st.SearchStrategy[Placement]:
+    return st.one_of(st.just(ON_DEVICE), st.sampled_from(PLACEMENTS))
+
+
 @st.composite
 def iteration_models(draw: st.DrawFn, tensor: int | None = None) -> IterationModel:
     model = draw(st.sampled_from(MODELS))
@@ -90,6 +103,7 @@ def iteration_models(draw: st.DrawFn, tensor: int | None = None) -> IterationMod
         Parallelism(tensor or draw(st.sampled_from(sizes))),
         draw(efficiencies()),
         draw(st.sampled_from((0.0, 300e-6))),
+        placement=draw(placements()),
     )
 
 

@@ -18,6 +18,7 @@ from sim.physics.iteration import IterationModel, Totals
 from sim.physics.memory import weight_bytes_per_device
 from sim.physics.operators import STREAM_BYTES, layer_operators, matrices
 from sim.physics.parallelism import Parallelism, allowed_tensor_sizes
+from sim.physics.placement import ON_DEVICE
 from sim.physics.precision import PRECISIONS, Precision, compute_unit, sixteen_bit_unit
 from sim.physics.precision import load as load_precision
 from sim.physics.roofline import Rate
@@ -104,6 +105,7 @@ def test_twice_the_rates_and_half_the_fixed_times_is_half_the_time(model: Iterat
         hardware=twice_the_chip(model.hardware),
         efficiency=half_the_launches(model.efficiency),
         host_seconds=model.host_seconds / 2,
+        placement=replace(model.placement, nvme_bytes_per_second=2 * model.placement.nvme_bytes_per_second),
     )
     assert fast.seconds(totals) == model.seconds(totals) / 2
 
@@ -121,7 +123,10 @@ def test_an_iteration_is_the_sum_of_its_parts(model: IterationModel, totals: Tot
     attention = model.decode_attention_seconds(*keys)
     in_window = totals.window_pairs, totals.window_kv_tokens
     attention = attention + model.prefill_attention_seconds(*totals.prompts, *in_window)
-    assert model.seconds(totals) == parts + attention + model.host_seconds
+    whole = parts + attention + model.host_seconds
+    if model.placement.is_off:
+        assert model.seconds(totals) == whole
+    assert model.seconds(totals) == pytest.approx(whole + model.waiting_seconds(totals), rel=1e-12)
 
 
 def one_kernel(efficiency: Efficiency | None = None) -> IterationModel:
@@ -174,6 +179,7 @@ def test_decode_attention_is_affine_in_the_context(
 @given(iteration_models(tensor=1), iterations())
 def test_one_device_has_no_communication(model: IterationModel, totals: Totals) -> None:
     slow = Link("slow", "switch", 1.0, 1.0)
+    model = replace(model, placement=ON_DEVICE)
     alone = replace(model, hardware=replace(model.hardware, scale_up=slow, host_link=slow))
     assert alone.seconds(totals) == model.seconds(totals)
     assert alone.flags == ()
