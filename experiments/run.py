@@ -29,6 +29,11 @@ COMMANDS = (
     ("pareto", "experiments.pareto:pareto", "What speed for each user costs in tokens per card."),
     ("claims", "experiments.article_claims:article_claims", "Which statements of the article hold."),
     ("tp_scaling", "experiments.tp_scaling:tp_scaling", "How many cards should share a model."),
+    (
+        "offload",
+        "experiments.offload:offload",
+        "What streaming weights from the host costs against more cards.",
+    ),
     ("precision", "experiments.precision:precision", "What each number format is worth."),
     (
         "replicas_vs_tp",

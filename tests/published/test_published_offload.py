@@ -57,9 +57,8 @@ def generated_per_second(model: Transformer, batch: int) -> float:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_published_runs_reach_half_of_what_the_link_allows_or_more(name: str) -> None:
-    # The published code copies from memory that is not pinned, and widens 4-bit weights in kernels of their own. Neither
-    # is modelled: ours is the figure of an engine that does not, which nobody can beat by much. Published / ours: 0.63
-    # (the two largest) to 0.87.
+    # The published code copies from memory that is not pinned, and widens 4-bit weights in kernels of their own. Ours
+    # is an engine that does neither, which nobody can beat by much. Published by ours: 0.63 to 0.87.
     model, batch, published = RUNS[name]
     assert 0.5 * generated_per_second(model, batch) <= published <= 1.05 * generated_per_second(model, batch)
 
