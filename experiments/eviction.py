@@ -166,7 +166,7 @@ def run(scenario: Scenario, loop: Loop, *, quick: bool = False) -> pd.DataFrame:
 def _cases(scenario: Scenario, loop: Loop, quick: bool) -> Iterator[tuple[str, str, Scenario, Loop]]:
     yield "case", "pressure", scenario, loop
     yield "case", "off pressure", scenario, replace(loop, prompt_tokens=min(SHORT_PROMPT, loop.prompt_tokens))
-    yield "case", "pressure, block reuse", replace(scenario, prefix_cache=True), loop
+    yield "case", "pressure, block reuse", replace(scenario, prefix_cache="tensorrt-llm"), loop
     for concurrency in QUICK_LOADS if quick else LOADS:
         yield "load", f"{concurrency}", scenario, replace(loop, concurrency=concurrency)
     for share in QUICK_POOLS if quick else POOLS:

@@ -12,6 +12,8 @@ from sim.scheduling.storing_ledger import StoringLedger
 class ReusingLedger(StoringLedger):
     """A ledger over `BlockReuse`.
 
+    What is found costs none of the iteration's tokens, except where prompts are cut: tokens are shared out as if
+    nothing could be found.
     Source: capacityScheduler.cpp (`beneficialToSkip`) and llmRequest.h (`setPrepopulatedPromptLen`) of 2025.
     """
 

@@ -16,7 +16,7 @@ def longest_prefix_first(ledger: Ledger, *, longest_queue: int = 128, chunked: b
     first served. Requests that share nothing may starve behind a stream of those that do.
     Source: SGLang (Zheng et al., NeurIPS 2024), python/sglang/srt/managers/schedule_policy.py, `lpm`; there, too, a
     queue longer than 128 is served in order of arrival. SGLang also holds back requests that share a prefix with one
-    another and not with the cache, and caches tokens rather than blocks; neither is done here.
+    another and not with the cache, which is not done here. Its own cache is ``sglang``, to the token.
 
     Parameters
     ----------
