@@ -212,7 +212,7 @@ def _rows(options: Options, budget: int, rate: float, load: float) -> Iterator[d
     traces = [workload.trace(rate, seed) for seed in range(1, int(options.seeds or 1) + 1)]
     results = tuple(simulate(replace(scenario, trace=trace), machine) for trace in traces)
     objectives = Objectives(float(options.slo_ttft or 0), float(options.slo_tpot or 0))
-    runs = Runs(results, False, objectives, int(options.tp or 1))
+    runs = Runs(results, False, objectives, options.devices)
     p99 = LEVELS.index(LEVEL)
     found = {
         "ttft_p99_seconds": runs.percentiles["TTFT"][p99],

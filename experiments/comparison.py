@@ -99,7 +99,7 @@ class Comparison:
     @property
     def devices(self) -> int:
         """Devices of the replica."""
-        return self.by_name[self.arms[0]].scenario.tensor
+        return self.by_name[self.arms[0]].scenario.parallelism.devices
 
     @property
     def recorded(self) -> bool:

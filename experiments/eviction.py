@@ -186,7 +186,7 @@ def _row(result: Result, machine: Machine, loop: Loop) -> dict[str, Any]:
         )
     recomputed = int(result.iterations.new_tokens.sum()) - served * loop.prompt_tokens
     tokens = loop.prompt_tokens + loop.output_tokens // 2
-    alone = float(seconds(machine.clock.iteration(1, tokens, tokens * (tokens + 1) // 2, 0, 0, 0)))
+    alone = float(seconds(machine.clock.accounting.iteration(1, tokens, tokens * (tokens + 1) // 2, 0, 0, 0)))
     return {
         "concurrency": loop.concurrency,
         "prompt_tokens": loop.prompt_tokens,

@@ -132,7 +132,7 @@ def where(tail: Tail) -> str:
     """Return what was served, in words."""
     options = tail.options
     pace = f"speed {(options.speed or (1.0,))[0]:g}" if options.is_recorded else f"{(options.load or (0,))[0]:g} req/s"
-    return f"{options.model} on {options.tp} x {options.hardware}, {options.trace} at {pace}"
+    return f"{options.model} on {options.devices} x {options.hardware}, {options.trace} at {pace}"
 
 
 def findings(tail: Tail) -> tuple[str, str]:

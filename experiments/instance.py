@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from hardware_profiles.profile import HardwareProfile
-from sim.physics import efficiency as constants
 from sim.physics import precision
-from sim.physics.collectives import fast_link
-from sim.physics.efficiency import Efficiency
+from sim.physics.collectives import SERVER_DEVICES
+from sim.physics.efficiency import Efficiency, generic
 from sim.physics.iteration import IterationModel
 from sim.physics.memory import kv_blocks
 from sim.physics.parallelism import Parallelism, allowed_tensor_sizes
@@ -22,17 +21,14 @@ BLOCK_TOKENS = 16
 BATCH_TOKENS = 2048
 """New tokens of the largest iteration that memory is set aside for; longer prompts come in chunks."""
 
-CARDS_IN_A_SERVER = 8
-NETWORK_BYTES_PER_SECOND = 25e9
-NETWORK_SECONDS = 10e-6
-"""Between servers, where a profile does not say: 200 Gbit/s per card, and what a message takes beyond that."""
+CARDS_IN_A_SERVER = SERVER_DEVICES
 
 
 @dataclass(frozen=True)
 class Instance:
     """A model in some precision, its layers in `pipeline` stages (PP), each shared by `tensor` cards (TP).
 
-    One request, or one group of them, passes through the stages one after another: stages save memory, not time.
+    One request passes through the stages one after another; several go round in as many groups as there are stages.
     """
 
     model: Transformer
@@ -43,26 +39,25 @@ class Instance:
     efficiency: Efficiency | None = None
 
     @property
+    def parallelism(self) -> Parallelism:
+        """How the cards share the model."""
+        return Parallelism(self.tensor, self.pipeline)
+
+    @property
     def cards(self) -> int:
         """All cards."""
-        return self.tensor * self.pipeline
+        return self.parallelism.devices
 
     @property
     def split(self) -> str:
         """How the cards share the model, in words."""
-        return f"TP {self.tensor}" + (f" x PP {self.pipeline}" if self.pipeline > 1 else "")
+        return self.parallelism.words
 
     @cached_property
     def iteration(self) -> IterationModel:
-        """All layers on `tensor` cards, the stages aside."""
-        split = Parallelism(self.tensor)
-        return IterationModel(self.model, self.hardware, self.formats, split, self.efficiency or constants.generic())
-
-    @cached_property
-    def stage(self) -> Transformer:
-        """The largest stage as a model of its own, with both vocabulary tables though only the ends have one each."""
-        layers = math.ceil(self.model.layers / self.pipeline)
-        return replace(self.model, layers=layers, window=None, window_layers=0)
+        """All layers, one stage after another."""
+        constants = self.efficiency or generic()
+        return IterationModel(self.model, self.hardware, self.formats, self.parallelism, constants)
 
     def room(self, context_tokens: int, sequences: int = 1) -> int:
         """Return how many sequences of `context_tokens` fit at once; 0 where not even the weights do.
@@ -73,10 +68,10 @@ class Instance:
         """
         try:
             blocks = kv_blocks(
-                self.stage,
+                self.model,
                 self.hardware,
                 self.formats,
-                Parallelism(self.tensor),
+                self.parallelism,
                 block_size=BLOCK_TOKENS,
                 max_tokens=BATCH_TOKENS,
                 max_samples=sequences,
@@ -88,29 +83,18 @@ class Instance:
     def tpot_seconds(self, context_tokens: int, sequences: int = 1) -> float:
         """Return the time of a further token while `sequences` decode at `context_tokens` each [s].
 
-        With several stages the sequences go round in as many groups.
+        With several stages the sequences go round in as many groups: a round takes the way of one group through all
+        stages, or as long as the slowest stage needs for all groups.
         """
-        group = math.ceil(sequences / self.pipeline)
+        groups = min(self.pipeline, sequences)
+        group = math.ceil(sequences / groups)
         totals = decodes(group, context_tokens, self.model.window)
-        return float(self.iteration.seconds(totals)) + self.hop_seconds(group)
+        slowest = max(float(stage.seconds(totals)) for stage in self.iteration.stages)
+        return max(float(self.iteration.seconds(totals)), groups * slowest)
 
     def ttft_seconds(self, prompt_tokens: int) -> float:
         """Return the time of the first token of one prompt, alone [s]."""
-        totals = prompt(prompt_tokens, window=self.model.window)
-        return float(self.iteration.seconds(totals)) + self.hop_seconds(prompt_tokens)
-
-    def hop_seconds(self, tokens: int) -> float:
-        """Return the time to pass activations from stage to stage [s]; each card passes its part on."""
-        link = fast_link(self.hardware, self.cards)
-        latency, rate = NETWORK_SECONDS, NETWORK_BYTES_PER_SECOND
-        if link is not None:
-            rate = link.peer_bytes_per_second
-        elif self.cards <= CARDS_IN_A_SERVER:
-            rate = self.hardware.host_link.bytes_per_second
-        elif self.hardware.scale_out is not None:
-            rate = self.hardware.scale_out.bytes_per_second
-        moved_bytes = tokens * self.model.hidden * 2.0 / self.tensor
-        return (self.pipeline - 1) * (latency + moved_bytes / rate)
+        return float(self.iteration.seconds(prompt(prompt_tokens, window=self.model.window)))
 
 
 def eight_bit(hardware: HardwareProfile) -> str:

@@ -115,7 +115,7 @@ def offenders(result: Result, policy: str, tail: float, reruns: int) -> Offender
 
 def _gain(result: Result, policy: str, victims: Integers, request: int) -> float:
     trace = without(result.trace, request)
-    other = replay(trace, result.limits, SCHEDULERS[policy], result.replay.clock)
+    other = replay(trace, result.limits, SCHEDULERS[policy], result.replay.timing)
     kept = victims[victims != request]
     after = kept - (kept > request)
     # Arrivals are the same, so that ends tell all.

@@ -337,7 +337,7 @@ def _card_bytes(server: Server) -> float:
     if isinstance(server, Streamed):
         split = Parallelism(server.tensor)
         return resident_weight_bytes_per_device(server.model, server.formats, split, server.placement)
-    return weight_bytes_per_device(server.stage, server.formats, Parallelism(server.tensor))
+    return weight_bytes_per_device(server.model, server.formats, server.parallelism)
 
 
 def _hiding(server: Server) -> int:

@@ -75,6 +75,13 @@ class Options:
     tp: Annotated[int | None, Parameter(help="devices that share the model [default: 2; 8 where the model is 70B]")] = (
         None
     )
+    pp: Annotated[int | None, Parameter(help="stages of layers, of --tp devices each [default: 1]")] = None
+    ep: Annotated[
+        int | None, Parameter(help="groups of devices with different experts; divides --tp times --dp [default: 1]")
+    ] = None
+    dp: Annotated[
+        int | None, Parameter(help="ranks with requests of their own that share the experts [default: 1]")
+    ] = None
     efficiency: Annotated[
         str | None,
         Parameter(
@@ -152,6 +159,11 @@ class Options:
         bool | None,
         Parameter(negative="", help="fewer loads, requests and replications: a first look [default: no]"),
     ] = None
+
+    @property
+    def devices(self) -> int:
+        """Devices of the replica."""
+        return (self.tp or 1) * (self.pp or 1) * (self.dp or 1)
 
     @property
     def is_recorded(self) -> bool:
@@ -260,7 +272,7 @@ def _line(text: str, name: str) -> int:
 def _check(options: Options) -> None:
     recorded = options.is_recorded
     finite = 1e12
-    at_least = {"tp": 1, "requests": 20, "seeds": 1, "context": 2, "system_prompt": 0}
+    at_least = {"tp": 1, "pp": 1, "ep": 1, "dp": 1, "requests": 20, "seeds": 1, "context": 2, "system_prompt": 0}
     for name, least in at_least.items():
         value = getattr(options, name)
         _require(value is None or value >= least, name, value, f"a whole number, at least {least}")

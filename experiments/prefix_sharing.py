@@ -278,7 +278,7 @@ def _rows(service: Service, loads: Sequence[float]) -> Iterator[dict[str, Any]]:
         for cache in (False, True):
             results = tuple(service.serve(trace, cache) for trace in traces)
             objectives = Objectives(float(options.slo_ttft or 0), float(options.slo_tpot or 0))
-            runs = Runs(results, False, objectives, int(options.tp or 1))
+            runs = Runs(results, False, objectives, options.devices)
             found = _numbers(runs.quantity("mean_ttft_seconds"))
             yield {**head, "load": load, "cache": cache, "metric": "mean_ttft_seconds", **found}
 

@@ -39,6 +39,7 @@ class Question:
     ----------
     prefill : tokens of one prompt in it; 0 for none.
     decode, context : sequences decoding, and how many tokens each has, with the new one.
+    tp, pp, ep, dp : see `Parallelism`; the iteration is that of one data rank, from the first stage to the last.
     """
 
     model: str
@@ -49,6 +50,14 @@ class Question:
     decode: int
     context: int
     efficiency: str
+    pp: int = 1
+    ep: int = 1
+    dp: int = 1
+
+    @property
+    def split(self) -> Parallelism:
+        """How devices share the model."""
+        return Parallelism(self.tp, self.pp, self.ep, self.dp)
 
 
 def run(
@@ -56,6 +65,9 @@ def run(
     model: str = "llama-2-13b",
     hardware: str = "l20",
     tp: int = 2,
+    pp: int = 1,
+    ep: int = 1,
+    dp: int = 1,
     precision: str = "w16a16",
     prefill: int = 0,
     decode: int = 32,
@@ -69,7 +81,9 @@ def run(
 
     Parameters
     ----------
-    model, hardware, tp, precision : what runs on what.
+    model, hardware, precision : what runs on what.
+    tp, pp, ep, dp : devices that share each layer, stages of layers, groups of devices with different experts, and
+        ranks with requests of their own that share the experts.
     prefill : tokens of one prompt in the iteration; 0 for none.
     decode, context : sequences decoding, and the tokens each has.
     compare : a second chip, side by side.
@@ -78,7 +92,9 @@ def run(
     json : print a list of rows and nothing else.
     """
     chips = [hardware, *([compare] if compare else [])]
-    questions = [Question(model, chip, tp, precision, prefill, decode, context, efficiency) for chip in chips]
+    questions = [
+        Question(model, chip, tp, precision, prefill, decode, context, efficiency, pp, ep, dp) for chip in chips
+    ]
     tables = {question.hardware: table(question) for question in questions}
     if len(tables) < len(chips):
         raise ValueError(f"--compare is {compare}; allowed: another chip than --hardware")
@@ -123,7 +139,7 @@ def table(question: Question) -> pd.DataFrame:
         raise ValueError("--prefill is 0 and --decode is 0; allowed: at least one of them above 0")
     chip = hardware_profiles.load(question.hardware)
     constants = calibration.load(question.efficiency, chip)
-    split, formats = Parallelism(question.tp), precision.load(question.precision)
+    split, formats = question.split, precision.load(question.precision)
     built = IterationModel(models.load(question.model), chip, formats, split, constants)
     asked = totals(question, built.window)
     parts = breakdown(built, asked)
@@ -243,7 +259,7 @@ def _what(question: Question, title: str) -> str:
     asked = [f"a prompt of {question.prefill:,} tokens"] if question.prefill else []
     if question.decode:
         asked.append(f"{question.decode:,} sequences decoding at {question.context:,} tokens")
-    return f"{title} {question.precision} TP {question.tp}, {' and '.join(asked)}"
+    return f"{title} {question.precision} {question.split.words}, {' and '.join(asked)}"
 
 
 def _show(tables: dict[str, pd.DataFrame]) -> None:

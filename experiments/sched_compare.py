@@ -211,6 +211,9 @@ def scenario_of(options: Options, trace: Trace | None) -> Scenario:
         model=str(options.model),
         precision=str(options.precision),
         tensor=int(options.tp or 1),
+        pipeline=int(options.pp or 1),
+        expert=int(options.ep or 1),
+        data=int(options.dp or 1),
         utilisation=float(options.utilisation or 0),
         context=options.context,
         efficiency=constants,
@@ -235,7 +238,8 @@ def _arms(options: Options) -> dict[str, Arm]:
             context=options.context,
             utilisation=options.utilisation,
         )
-        scenario = replace(scenario, efficiency=template.efficiency)
+        split = {name: getattr(template, name) for name in ("pipeline", "expert", "data")}
+        scenario = replace(scenario, efficiency=template.efficiency, **split)
         found[system.name] = Arm(scenario, scenario.machine, system)
     if len(found) < len(options.systems):
         raise ValueError(f"--systems is {','.join(options.systems)}; allowed: systems of different names")
@@ -260,7 +264,7 @@ def _cells(
     names, runs = list(_prepared(*asked)[0]), int(options.seeds or 1)
     return {
         (arm, load.requests_per_second): Cell(
-            results[arm, load.requests_per_second], options.is_recorded, objectives, int(options.tp or 1), arm, load
+            results[arm, load.requests_per_second], options.is_recorded, objectives, options.devices, arm, load
         )
         for load in loads
         if all(len(results.get((name, load.requests_per_second), ())) == runs for name in names)

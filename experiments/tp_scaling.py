@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,9 +35,10 @@ NOTES = (
     "Only splits within a server that hold weights, runtime and the KV cache of the batch compete for the best; the "
     "others, with 16 cards and with stages too, are in the csv with their times. Communication is all-reduce, "
     "gathering of logits, and hops between stages.",
-    "Tensor parallelism beyond the fast domain is priced at the PCIe rate, which is optimistic between servers; "
-    "pipeline stages (PP) are the alternative, in the same table. Over PCIe the constants are unmeasured: there the "
-    "best TP is a guess within a factor of two.",
+    "Beyond the fast domain cards meet over PCIe, beyond the server over a network adapter each, 200 Gbit/s where the "
+    "profile says nothing: sums are formed in the server, across, and collected again. Stages (PP) pass activations on "
+    "only. Over PCIe and between servers the constants are unmeasured: there the best TP is a guess within a factor "
+    "of two.",
 )
 
 
@@ -76,13 +77,17 @@ def tp_scaling(
     table = run(model, chip or None, precision, context, prompt)
     asked = {"model": " ".join(model), "chip": " ".join(chip) or None, "precision": precision}
     best = best_splits(table)
+    answers = {
+        "Best TP within a server by latency, and the share of its time that communication takes": shown(best),
+        f"{CARDS[-1]} cards for the largest model: TP over the network, or stages of TP": beyond(table),
+    }
     answer = Answer(
         name="tp_scaling",
         question=f"How many cards should share {', '.join(model)}? {context:,} tokens each, prompts of {prompt:,}.",
         finding=headline(table),
         options=asked | {"context": context, "prompt": prompt},
         tables={"tp_scaling": table, "best": best},
-        shown=[("Best TP within a server by latency, and the share of its time that communication takes", shown(best))],
+        shown=[(title, rows) for title, rows in answers.items() if len(rows)],
         notes=NOTES,
         draw=lambda: _pictures(table),
         last=[headline(table)] if json else [],
@@ -132,17 +137,30 @@ def best_splits(table: pd.DataFrame) -> pd.DataFrame:
 
 def shown(best: pd.DataFrame) -> pd.DataFrame:
     """Return the best splits for people, a row for each model and chip."""
+    return _for_people(best, ("model", "chip"), lambda row: f"{row['split']}: {_time(row)}")
+
+
+def beyond(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the splits of the largest model over more than a server, a row for each chip and split."""
+    most = table[table["cards"] == CARDS[-1]]
+    largest = max(set(most["model"]), key=lambda name: models.load(name).parameters, default="")
+    return _for_people(most[most["model"] == largest], ("chip", "split"), _time)
+
+
+def _for_people(table: pd.DataFrame, keys: tuple[str, ...], text: Callable[[dict[str, Any]], str]) -> pd.DataFrame:
+    """Return a row for each place, with what is to say of a prompt and of each batch beside one another."""
     import pandas as pd
 
-    def text(row: dict[str, Any]) -> str:
-        return f"{row['split']}: {1e3 * row['seconds']:.3g} ms, {100 * row['communication_share']:.0f} %"
-
-    rows: dict[tuple[str, str], dict[str, str]] = {}
-    for row in records(best):
+    rows: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in records(table):
         what = "prompt" if row["phase"] == "prefill" else f"batch {row['batch']}"
-        place = (row["model"], row["chip"])
-        rows.setdefault(place, {"model": row["model"], "chip": row["chip"]})[what] = text(row)
+        place = tuple(str(row[key]) for key in keys)
+        rows.setdefault(place, dict(zip(keys, place, strict=True)))[what] = text(row)
     return pd.DataFrame(list(rows.values())).fillna("-")
+
+
+def _time(row: dict[str, Any]) -> str:
+    return f"{1e3 * row['seconds']:.3g} ms, {100 * row['communication_share']:.0f} %"
 
 
 def headline(table: pd.DataFrame) -> str:
@@ -212,8 +230,9 @@ def _rows(instance: Instance, context: int, prompt: int, batches: Sequence[int])
     }
 
     def links(tokens: int, samples: int) -> float:
-        reduce = float(iteration.all_reduce_seconds(np.array(float(tokens))))
-        return reduce + float(iteration.gather_seconds(np.array(float(samples)))) + instance.hop_seconds(tokens)
+        messages = iteration.communication
+        moved = messages.token_seconds(np.array(float(tokens))) + messages.gather_seconds(np.array(float(samples)))
+        return float(moved)
 
     for batch in batches:
         group = -(-batch // instance.pipeline)

@@ -14,7 +14,7 @@ import numpy as np
 import hardware_profiles
 from hardware_profiles.profile import HardwareProfile
 from sim.asked import asked
-from sim.engine.clock import IterationClock, roofline_clock, ticks
+from sim.engine.clock import AnyClock, IterationClock, LockstepClock, PipelineClock, clock_for, ticks
 from sim.engine.replay import Replay, serve_cluster
 from sim.engine.replica import Server
 from sim.physics import efficiency, precision
@@ -52,7 +52,7 @@ class Machine:
 
     model: IterationModel
     limits: Limits
-    clock: IterationClock
+    clock: AnyClock
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -62,7 +62,7 @@ class Machine:
     @property
     def devices(self) -> int:
         """Devices of the replica."""
-        return self.model.parallelism.tensor
+        return self.model.parallelism.devices
 
     @property
     def title(self) -> str:
@@ -70,7 +70,7 @@ class Machine:
         hardware, devices = self.model.hardware, self.devices
         link = hardware.scale_up
         kind = link.kind if link and devices <= hardware.devices_per_domain else hardware.host_link.kind
-        parallel = f" (TP {devices}, {kind})" if devices > 1 else ""
+        parallel = f" ({self.model.parallelism.words}, {kind})" if devices > 1 else ""
         return f"{self.model.model.title} {self.model.precision.name.upper()} · {devices} x {hardware.title}{parallel}"
 
 
@@ -90,7 +90,10 @@ class Scenario:
     requests, seed : how many, None for 2,000 generated or all recorded ones; the seed of generated ones: the same seed
         at another load is the same requests, only the arrivals are stretched.
     hardware, model : shipped names, paths of files, or the objects themselves.
-    precision, tensor : number formats, and devices that share the model (TP).
+    precision : number formats.
+    tensor, pipeline, expert, data : how devices share the model (TP, PP, EP, DP); see `Parallelism`. Stages have as
+        many batches in flight (`PipelinedEngine`); data ranks keep one pace, and limits are those of one rank
+        (`LockstepGroup`).
     policy : how it is scheduled: a name in `sim.scheduling.schedulers.SCHEDULERS`, or a scheduler.
     prefix_cache : whether there is one (that of vLLM V1), or which of `sim.scheduling.caches`, bounds included.
     asynchronous : whether an iteration is planned while the one before runs, as vLLM V1 does by default; see `Engine`.
@@ -122,6 +125,9 @@ class Scenario:
     model: str | Transformer = "llama-2-13b"
     precision: str = "w16a16"
     tensor: int = 2
+    pipeline: int = 1
+    expert: int = 1
+    data: int = 1
     policy: str | Scheduler = "prefill_first"
     prefix_cache: bool | str = False
     asynchronous: bool = False
@@ -193,6 +199,11 @@ class Scenario:
 
         return varied(self, replications, values)
 
+    @property
+    def parallelism(self) -> Parallelism:
+        """How devices share the model."""
+        return Parallelism(self.tensor, self.pipeline, self.expert, self.data)
+
     @cached_property
     def machine(self) -> Machine:
         """The replica that this scenario describes.
@@ -206,13 +217,13 @@ class Scenario:
         model = models.load(self.model) if isinstance(self.model, str) else self.model
         context = self.context or model.context
         tokens = self.tokens or max(DEFAULT_TOKENS, context)
-        formats, parallelism = precision.load(self.precision), Parallelism(self.tensor)
+        formats = precision.load(self.precision)
         constants = self.efficiency or efficiency.generic()
         iteration = IterationModel(
             model,
             hardware,
             formats,
-            parallelism,
+            self.parallelism,
             constants,
             host_seconds=self.host_seconds if constants.host_seconds is None else constants.host_seconds,
             one_attention_kernel=self.one_attention_kernel,
@@ -220,7 +231,7 @@ class Scenario:
             placement=self.placement,
         )
         blocks = self._blocks(model, hardware, formats, tokens)
-        block_bytes = self.block_tokens * kv_bytes_per_token_per_device(model, formats, parallelism)
+        block_bytes = self.block_tokens * kv_bytes_per_token_per_device(model, formats, self.parallelism)
         limits = Limits(
             blocks,
             self.block_tokens,
@@ -234,10 +245,12 @@ class Scenario:
         )
         limits = limits if self.paged_attention else _in_one_piece(limits)
         # Decodes of an iteration without prompts are not held to the token budget; there is a seat for each.
-        clock = roofline_clock(iteration, tokens + self.sequences, 2 * self.sequences)
-        # Each device moves its part of a block over a link of its own; starting a copy is not charged.
-        moved = int(ticks(block_bytes / hardware.host_link.bytes_per_second))
-        clock = replace(_no_faster(clock, self.least_iteration_seconds), host_block_ticks=moved)
+        clock = clock_for(iteration, tokens + self.sequences, 2 * self.sequences)
+        clock = _no_faster(clock, self.least_iteration_seconds)
+        if isinstance(clock, IterationClock):
+            # Each device moves its part of a block over a link of its own; starting a copy is not charged.
+            moved = int(ticks(block_bytes / hardware.host_link.bytes_per_second))
+            clock = replace(clock, host_block_ticks=moved)
         return Machine(iteration, limits, clock)
 
     @property
@@ -251,7 +264,7 @@ class Scenario:
             model,
             hardware,
             formats,
-            Parallelism(self.tensor),
+            self.parallelism,
             utilisation=1.0 if self.utilisation_of_free else self.utilisation,
             block_size=self.block_tokens,
             max_tokens=tokens,
@@ -372,10 +385,19 @@ def _in_one_piece(limits: Limits) -> Limits:
     return replace(limits, sequences=min(limits.sequences, pieces))
 
 
-def _no_faster(clock: IterationClock, least_seconds: float) -> IterationClock:
-    """Return the clock with a least time of an iteration that samples one token."""
+def _no_faster(clock: AnyClock, least_seconds: float) -> AnyClock:
+    """Return the clock with a least time of an iteration that samples one token; stages share it equally."""
     if not least_seconds:
         return clock
+    if isinstance(clock, PipelineClock):
+        each = least_seconds / len(clock.stages)
+        return PipelineClock(tuple(_host_bound(stage, each) for stage in clock.stages))
+    if isinstance(clock, LockstepClock):
+        return replace(clock, rank=_host_bound(clock.rank, least_seconds))
+    return _host_bound(clock, least_seconds)
+
+
+def _host_bound(clock: IterationClock, least_seconds: float) -> IterationClock:
     least = int(ticks(least_seconds)) - clock.base - clock.samples_ticks[1]
     return replace(clock, least_ticks=max(clock.least_ticks, least))
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from sim.engine.clock import TICKS_PER_SECOND, IterationClock
+from sim.engine.clock import TICKS_PER_SECOND, AnyClock, IterationClock, LockstepClock, PipelineClock
 from sim.engine.replay import Replay, replay
 from sim.scheduling.batch import Limits
 from sim.scheduling.caches import BOUNDS, CACHES
@@ -51,12 +51,21 @@ class Server:
     cache: str
     asynchronous: bool
 
-    def serve(self, trace: Trace, clock: IterationClock, **changes: Any) -> Replay:
+    def serve(self, trace: Trace, clock: AnyClock, **changes: Any) -> Replay:
         """Serve a trace, with some options changed."""
         options = {"prefix_cache": self.cache, "asynchronous": self.asynchronous} | changes
         if not self.bounds.window:
-            clock = replace(clock, window_ticks=0, window_prompt_ticks=None)
+            clock = without_windows(clock)
         return replay(trace, self.bounds, self.scheduler, clock, **options)
+
+
+def without_windows(clock: AnyClock) -> AnyClock:
+    """Return the clock of a model all of whose layers see the whole context."""
+    if isinstance(clock, PipelineClock):
+        return PipelineClock(tuple(map(without_windows, clock.stages)))
+    if isinstance(clock, LockstepClock):
+        return replace(clock, rank=without_windows(clock.rank))
+    return replace(clock, window_ticks=0, window_prompt_ticks=None)
 
 
 @st.composite

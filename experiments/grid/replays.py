@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from experiments.grid.stored import Row
-from sim.engine.clock import IterationClock
+from sim.engine.clock import AnyClock
 from sim.engine.log import Iterations
 from sim.engine.replay import Replay
 from sim.results.result import Result
 
 _LOG, _SIZES = "log.", "sizes."
-_WIDTHS = {"gaps": 2, "chunks": 5, "pauses": 3, "idle": 2}
+_WIDTHS = {"gaps": 2, "chunks": 5, "pauses": 3, "idle": 2, "sights": 2}
 """Columns of the tables among the columns of a log."""
 
 
@@ -28,12 +28,12 @@ def row_of(result: Result) -> Row:
         columns[_LOG + each.name] = np.concatenate(parts)
         columns[_SIZES + each.name] = np.array([len(part) for part in parts])
     for each in fields(Replay):
-        if each.name not in ("logs", "clocks"):
+        if each.name not in ("logs", "clocks", "timings"):
             columns[each.name] = getattr(result.replay, each.name)
     return columns
 
 
-def replay_of(row: Row, clocks: Sequence[IterationClock]) -> Replay:
+def replay_of(row: Row, clocks: Sequence[AnyClock]) -> Replay:
     """Return what `row_of` wrote, of replicas with these clocks."""
     logs: list[dict[str, Any]] = [{} for _ in clocks]
     for each in fields(Iterations):
@@ -42,4 +42,5 @@ def replay_of(row: Row, clocks: Sequence[IterationClock]) -> Replay:
         for log, part in zip(logs, parts, strict=True):
             log[each.name] = part.reshape(-1, _WIDTHS[each.name]) if each.name in _WIDTHS else part
     rest = {name: value for name, value in row.items() if not name.startswith((_LOG, _SIZES))}
-    return Replay(logs=tuple(Iterations(**log) for log in logs), clocks=tuple(clocks), **rest)
+    costs = tuple(clock.accounting for clock in clocks)
+    return Replay(logs=tuple(Iterations(**log) for log in logs), clocks=costs, timings=tuple(clocks), **rest)

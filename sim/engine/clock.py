@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -91,6 +91,11 @@ class IterationClock:
     window_mixed_ticks: Callable[[int, int, int, int, int], int] | None = None
     least_ticks: int = 0
 
+    @property
+    def accounting(self) -> IterationClock:
+        """The clock itself; see the other clocks."""
+        return self
+
     def iteration(
         self,
         samples: int,
@@ -102,15 +107,18 @@ class IterationClock:
         window_pairs: int = 0,
         window_cached: int = 0,
         window_keys: int = 0,
+        *,
+        padding: int = 0,
     ) -> int:
         """Return the ticks of an iteration of chunks of prompts (or none) and `decodes` decoding sequences (or none).
 
         `samples` of the chunks end their prompt; `new_tokens`, `pairs` and `cached` are sums over the chunks; `context`
-        is the sum of computed tokens of the decoding sequences, before this iteration adds one to each. The last three
-        count what is in sight in layers with a window, the keys with those that this iteration adds.
+        is the sum of computed tokens of the decoding sequences, before this iteration adds one to each. The next three
+        count what is in sight in layers with a window, the keys with those that this iteration adds. `padding` tokens
+        are computed for nobody.
         """
         fixed = self.base + self.samples_ticks[samples + decodes]
-        cost = self.tokens_ticks[new_tokens + decodes]
+        cost = self.tokens_ticks[new_tokens + decodes + padding]
         if new_tokens and decodes and self.mixed_ticks:
             cost += self.mixed_ticks(pairs, cached, new_tokens, decodes, context + decodes)
             if self.window_mixed_ticks:
@@ -127,6 +135,112 @@ class IterationClock:
         return fixed + (cost if cost > self.least_ticks else self.least_ticks)
 
 
+@dataclass(frozen=True)
+class PipelineClock:
+    """The cost of a batch on each stage of a pipeline.
+
+    Attributes
+    ----------
+    stages : first to last; at least one.
+    """
+
+    stages: tuple[IterationClock, ...]
+
+    @property
+    def accounting(self) -> IterationClock:
+        """The last stage, whose time for a batch is the least between two: what cannot be spent on anything else."""
+        return self.stages[-1]
+
+
+@dataclass(frozen=True)
+class LockstepClock:
+    """The cost of an iteration of data ranks that share experts.
+
+    Attributes
+    ----------
+    rank : what a rank spends on its own batch, experts aside.
+    together_ticks : [ticks] for experts and for bringing tokens there, by the tokens of all ranks, from 0.
+    ranks : how many there are.
+    most_padded : up to so many tokens on the fullest rank, all ranks pad theirs to as many, so that each replays the
+        same recorded graph; the padding is computed like tokens. vLLM records up to 512 tokens by default
+        (`max_cudagraph_capture_size` in vllm/config; vllm/v1/worker/dp_utils.py).
+    """
+
+    rank: IterationClock
+    together_ticks: Sequence[int]
+    ranks: int
+    most_padded: int = 512
+
+    @property
+    def accounting(self) -> IterationClock:
+        """What sums over all ranks cost at least, spread evenly: what cannot be spent on anything else."""
+        rank, most = self.rank, len(self.together_ticks)
+        share = [-(-count // self.ranks) for count in range(most)]
+        own, samples = rank.tokens_ticks, rank.samples_ticks
+        return replace(
+            rank,
+            tokens_ticks=[own[share[n]] + self.together_ticks[n] for n in range(most) if share[n] < len(own)],
+            samples_ticks=[samples[share[n]] for n in range(most) if share[n] < len(samples)],
+            context_ticks=0,
+            mixed_ticks=None,
+            window_ticks=0,
+            window_mixed_ticks=None,
+        )
+
+    def together(self, batches: Sequence[tuple[int, ...] | None]) -> int:
+        """Return the ticks of an iteration in which each rank has a batch, or None and runs one dummy token along.
+
+        A batch is what `IterationClock.iteration` takes. Layer by layer the ranks wait for each other, so that the
+        rank with the most work of its own counts; with the experts everybody is busy at once.
+        """
+        own = [sums or (0,) * 6 for sums in batches]
+        tokens = [sums[1] + sums[4] or 1 for sums in own]
+        most = max(tokens)
+        padded = [most] * self.ranks if most <= self.most_padded else tokens
+        slowest = max(
+            self.rank.iteration(*sums, padding=count - sums[1] - sums[4])
+            for sums, count in zip(own, padded, strict=True)
+        )
+        return slowest + self.together_ticks[sum(padded)]
+
+
+AnyClock = IterationClock | PipelineClock | LockstepClock
+"""What decides how a replica runs; see `sim.engine.replay.replay`."""
+
+
+def clock_for(model: IterationModel, most_tokens: int, most_samples: int) -> AnyClock:
+    """Tabulate an iteration model as its parallelism wants it; see `roofline_clock`.
+
+    Raises
+    ------
+    ValueError
+        For data ranks with stages each, which no engine here runs.
+    """
+    split = model.parallelism
+    if split.data > 1 and split.pipeline > 1:
+        raise ValueError(f"{split.words}: data ranks with stages of their own cannot be simulated; allowed: DP or PP")
+    if split.data > 1:
+        return lockstep_clock(model, most_tokens, most_samples)
+    if split.pipeline > 1:
+        return pipeline_clock(model, most_tokens, most_samples)
+    return roofline_clock(model, most_tokens, most_samples)
+
+
+def lockstep_clock(model: IterationModel, most_tokens: int, most_samples: int) -> LockstepClock:
+    """Tabulate a model with data ranks; `most_tokens` and `most_samples` are of one rank."""
+    ranks = model.parallelism.data
+    rank = replace(
+        roofline_clock(model, most_tokens, most_samples),
+        tokens_ticks=ticks(model.rank_token_seconds(np.arange(most_tokens + 1))).tolist(),
+    )
+    return LockstepClock(rank, ticks(model.expert_seconds(np.arange(ranks * most_tokens + 1))).tolist(), ranks)
+
+
+def pipeline_clock(model: IterationModel, most_tokens: int, most_samples: int) -> PipelineClock:
+    """Tabulate every stage of an iteration model; see `roofline_clock`."""
+    return PipelineClock(tuple(roofline_clock(stage, most_tokens, most_samples) for stage in model.stages))
+
+
 def roofline_clock(model: IterationModel, most_tokens: int, most_samples: int) -> IterationClock:
     """Tabulate an iteration model for up to `most_tokens` new tokens and `most_samples` samples, rounding up.
 
@@ -139,7 +253,7 @@ def roofline_clock(model: IterationModel, most_tokens: int, most_samples: int) -
         raise ValueError(f"kv_on is {model.placement.kv_on!r}; allowed where requests are simulated: device")
     whole, windowed = model.whole_layers, model.window_layers
     return IterationClock(
-        base=int(ticks(model.host_seconds)),
+        base=int(ticks(model.fixed_seconds)),
         tokens_ticks=ticks(model.token_seconds(np.arange(most_tokens + 1))).tolist(),
         samples_ticks=ticks(model.head_seconds(np.arange(most_samples + 1))).tolist(),
         decode_ticks=int(ticks(model.decode_attention_launch_seconds)),

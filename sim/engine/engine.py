@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from operator import attrgetter
 
@@ -9,7 +10,7 @@ from simpy import Environment, Event
 from simpy.events import EventPriority
 
 from sim.engine.clock import IterationClock
-from sim.engine.log import SHORT, Log
+from sim.engine.log import SHORT, Iterations, Log
 from sim.engine.stretch import duration, iterations_to_reach
 from sim.scheduling.batch import Order
 from sim.scheduling.ledger import Ledger, Policy
@@ -21,7 +22,7 @@ ARRIVAL, ROUTING, DECISION, LATE = (EventPriority(level) for level in (1, 2, 3, 
 _NEVER = 1 << 62
 _ITERATIONS = SHORT.index("iterations") - len(SHORT)
 _JOINED = SHORT.index("joined") - len(SHORT)
-_RETURNED = SHORT.index("returned") - len(SHORT)
+RETURNED = SHORT.index("returned") - len(SHORT)
 _WASTED = SHORT.index("wasted") - len(SHORT)
 
 
@@ -38,6 +39,14 @@ class Moment(Event):
         self.env = env
         self.callbacks = [callback]
         env.schedule(self, priority, delay)
+
+
+def queue_up(waiting: deque[Sequence], sequence: Sequence) -> None:
+    """Put a request that has just arrived behind the others; requests of one instant in order of their index."""
+    place = len(waiting)
+    while place and waiting[place - 1].arrival == sequence.arrival and waiting[place - 1].index > sequence.index:
+        place -= 1
+    waiting.insert(place, sequence)
 
 
 class Engine:
@@ -120,15 +129,20 @@ class Engine:
 
     def receive(self, sequence: Sequence) -> None:
         """Take in a request that arrives now; requests of one instant queue in order of their index."""
-        waiting = self.ledger.waiting
-        place = len(waiting)
-        while place and waiting[place - 1].arrival == sequence.arrival and waiting[place - 1].index > sequence.index:
-            place -= 1
-        waiting.insert(place, sequence)
+        queue_up(self.ledger.waiting, sequence)
         if self._wake is None:
             self._wake = Moment(self.env, 0, self._decide, DECISION)
         elif self._interruptible:
             self._interrupt()
+
+    @property
+    def ledgers(self) -> tuple[Ledger, ...]:
+        """Its only ledger."""
+        return (self.ledger,)
+
+    def columns(self) -> Iterations:
+        """Return the log as arrays."""
+        return self.log.columns()
 
     def _interrupt(self) -> None:
         """End the stretch with the iteration in flight, or one later if that has been decided on."""
@@ -293,20 +307,13 @@ class Engine:
         for sequence in back:
             self.log.gaps.extend((end, end - sequence.last_emission) * sequence.best_of)
             sequence.joined_row = self._row - 1
-        self.log.short[_RETURNED] = sum(sequence.best_of for sequence in back)
+        self.log.short[RETURNED] = sum(sequence.best_of for sequence in back)
         self._paused = [s for s in self._paused if s.is_decoding and s not in back]
         self._paused += [s for s in ledger.held if s not in self._paused]
 
     def _start_prompts(self) -> None:
-        ledger, row = self.ledger, self._row + 1
-        for sequence, chunk in ledger.chunks:
-            computed = sequence.computed
-            ends = computed + chunk == sequence.prompt + sequence.generated
-            self.log.chunks.extend((row, sequence.index, computed, chunk, ends))
-        new_tokens, pairs, window_pairs = ledger.new_tokens, ledger.pairs, ledger.window_pairs
-        if ledger.pads:
-            new_tokens, pairs, window_pairs = ledger.rectangle()
-            self._note_idle(new_tokens - ledger.new_tokens)
+        ledger = self.ledger
+        new_tokens, pairs, window_pairs = self._note_prompts()
         self._first = self.clock.iteration(
             ledger.samples,
             new_tokens,
@@ -318,11 +325,27 @@ class Engine:
             ledger.window_cached,
             ledger.window_keys,
         )
-        if ledger.window_keys:
-            self.log.sights.extend((row, ledger.window_keys))
         self._growth = 0
         self._planned = 1
         self._write_row()
+
+    def _note_prompts(self) -> tuple[int, int, int]:
+        """Write down the pieces of prompts that are planned; return the tokens and the pairs to compute for them.
+
+        The last number are the pairs in layers with a window.
+        """
+        ledger, row = self.ledger, self._row + 1
+        for sequence, chunk in ledger.chunks:
+            computed = sequence.computed
+            ends = computed + chunk == sequence.prompt + sequence.generated
+            self.log.chunks.extend((row, sequence.index, computed, chunk, ends))
+        if ledger.window_keys:
+            self.log.sights.extend((row, ledger.window_keys))
+        if not ledger.pads:
+            return ledger.new_tokens, ledger.pairs, ledger.window_pairs
+        rectangle = ledger.rectangle()
+        self._note_idle(rectangle[0] - ledger.new_tokens)
+        return rectangle
 
     def _start_decoding(self) -> None:
         ledger = self.ledger

@@ -176,6 +176,16 @@ class Iterations:
         Sequences that decode together share their gaps, so this is exact without a list of tokens. Only gaps that end
         in a stretch which starts from `since` and before `until` [ticks] count.
         """
+        _, value, weight = self._gaps(since, until)
+        return value[weight > 0], weight[weight > 0]
+
+    def every_gap(self) -> npt.NDArray[np.int64]:
+        """Return when each gap between tokens ended and how long it was, (gaps, 2) [ticks]."""
+        end, value, weight = self._gaps(0, None)
+        return np.stack([np.repeat(end, weight), np.repeat(value, weight)], axis=1)
+
+    def _gaps(self, since: int, until: int | None) -> tuple[npt.NDArray[np.int64], ...]:
+        """Return ends, values and counts of the gaps of `inter_token_gaps`; counts may be 0."""
         rows = np.flatnonzero(self.decodes > 0)
         end, steps = self.end, self.iterations
         first_end = self.start[rows] + self.first[rows]
@@ -186,6 +196,7 @@ class Iterations:
         old = self.decodes[rows] - newcomers - self.returned[rows] - self.wasted[rows]
         last_end = np.where(previous >= 0, end[previous], 0)
         inside = (self.start[rows] >= since) & (self.start[rows] < (until if until is not None else np.inf))
+        moments = [first_end[inside]]
         values = [(first_end - last_end)[inside]]
         weights = [old[inside]]
 
@@ -194,6 +205,7 @@ class Iterations:
         known = following < len(rows)
         fresh, following = fresh[known], following[known]
         fresh, following = fresh[inside[following]], following[inside[following]]
+        moments.append(first_end[following])
         values.append(first_end[following] - end[fresh])
         weights.append(self.joined[fresh])
 
@@ -202,11 +214,13 @@ class Iterations:
         stretch = np.repeat(rows, more)
         index = np.arange(len(stretch)) - np.repeat(np.cumsum(more) - more, more) + 1
         values.append(self.first[stretch] + self.growth[stretch] * index)
+        moments.append(self.start[stretch] + (index + 1) * self.first[stretch])
+        moments[-1] += self.growth[stretch] * (index * (index + 1) // 2)
         weights.append(self.decodes[stretch])
 
         ends = self.gaps[:, 0]
-        lone = self.gaps[(ends > since) & (ends <= (until if until is not None else np.inf)), 1]
-        values.append(lone)
-        weights.append(np.ones_like(lone))
-        value, weight = np.concatenate(values), np.concatenate(weights)
-        return value[weight > 0], weight[weight > 0]
+        lone = self.gaps[(ends > since) & (ends <= (until if until is not None else np.inf))]
+        moments.append(lone[:, 0])
+        values.append(lone[:, 1])
+        weights.append(np.ones_like(lone[:, 1]))
+        return np.concatenate(moments), np.concatenate(values), np.concatenate(weights)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from simpy import Environment, Event
 
-from sim.engine.clock import IterationClock
+from sim.engine.clock import AnyClock, IterationClock
 from sim.engine.cluster import FINISHED, IGNORED, OUTCOMES, REJECTED, STALLED, Cluster
 from sim.engine.engine import ARRIVAL, Engine, Moment
 from sim.engine.log import Iterations
@@ -38,11 +38,12 @@ class Replay:
     outcome : index into `OUTCOMES`. `rejected`: longer than the context or than the machine could ever hold, refused on
         arrival. `ignored`: given up by the scheduler. `stalled`: still there when nothing could go on.
     logs : what each replica ran.
-    clocks : what an iteration of each replica costs.
+    clocks : what an iteration of each replica costs at least; see `accounting` of `PipelineClock` and `LockstepClock`.
     evicted_blocks : cached blocks given up for others, on all replicas.
     replica : which one served it, -1 for requests that never arrived.
     streams : whether clients see tokens one by one; if not, the first comes with the last.
     remarks : sentences on requests that were given up or stalled, and why.
+    timings : the clock by which each replica ran.
     """
 
     arrival: npt.NDArray[np.int64]
@@ -58,6 +59,12 @@ class Replay:
     replica: npt.NDArray[np.int32]
     streams: bool = True
     remarks: tuple[str, ...] = ()
+    timings: tuple[AnyClock, ...] = ()
+
+    @property
+    def is_interleaved(self) -> bool:
+        """Whether the rows of the log do not tell in which of them a sequence decoded: with stages, or data ranks."""
+        return any(not isinstance(clock, IterationClock) for clock in self.timings)
 
     @property
     def iterations(self) -> Iterations:
@@ -75,6 +82,11 @@ class Replay:
         """What an iteration of the only replica costs (ValueError if there are several)."""
         return cast(IterationClock, self._only(self.clocks))
 
+    @property
+    def timing(self) -> AnyClock:
+        """The clock by which the only replica ran (ValueError if there are several)."""
+        return cast(AnyClock, self._only(self.timings or self.clocks))
+
     def of(self, replica: int) -> tuple[npt.NDArray[np.int64], Replay]:
         """Return the indices of the requests that one replica served, and what happened there, to these alone."""
         rows = np.flatnonzero(self.replica == replica)
@@ -87,6 +99,7 @@ class Replay:
             if isinstance(getattr(self, column.name), np.ndarray)
         }
         own |= {"replica": np.zeros_like(own["replica"]), "clocks": (self.clocks[replica],)}
+        own["timings"] = self.timings[replica : replica + 1]
         return rows, replace(self, logs=(replace(log, chunks=chunks, pauses=pauses),), **own)
 
     def _only(self, each: tuple[Any, ...]) -> Any:
@@ -99,7 +112,7 @@ def replay(
     trace: Trace,
     limits: Limits,
     scheduler: Scheduler,
-    clock: IterationClock,
+    clock: AnyClock,
     *,
     prefix_cache: bool | str = False,
     coast: bool = True,
@@ -113,14 +126,18 @@ def replay(
     prefix_cache : whether there is one, or which of `sim.scheduling.caches`. Where clients declare what they
         share, it is the first segment of the prompt.
     coast : False to step iteration by iteration.
-    asynchronous : whether an iteration is planned while the one before runs; see `Engine`.
+    asynchronous : whether an iteration is planned while the one before runs; see `Engine`. With stages
+        batches are planned ahead in any case.
+    clock : an `IterationClock` for one engine, a `PipelineClock` for stages (see `PipelinedEngine`), a `LockstepClock`
+        for data ranks, each of which has the limits (see `LockstepGroup`); these two step in any case.
     checks_memory : whether requests that the machine can never hold are refused on arrival, None if as the real server
         does (`Scheduler.checks_memory`). If not, they end as the bare scheduler ends them.
 
     Raises
     ------
     ValueError
-        If the scheduler does not go with the cache, with planning ahead, or with several replies to a prompt.
+        If the scheduler does not go with the cache, with planning ahead, with several replies to a prompt, or with the
+        kind of clock.
     """
     server = Server(limits, scheduler, clock, prefix_cache, asynchronous, checks_memory)
     return serve_cluster(trace, [server], coast=coast)
@@ -165,12 +182,13 @@ def serve_cluster(
         cached_tokens=np.frombuffer(books.cached, dtype=np.int32).astype(np.int64),
         preemptions=np.frombuffer(books.preemptions, dtype=np.int32).astype(np.int64),
         outcome=np.frombuffer(books.state, dtype=np.int8),
-        logs=tuple(replica.engine.log.columns() for replica in replicas),
-        clocks=tuple(replica.engine.clock for replica in replicas),
-        evicted_blocks=sum(replica.ledger.pool.evicted for replica in replicas),
+        logs=tuple(replica.engine.columns() for replica in replicas),
+        clocks=tuple(server.clock.accounting for server in servers),
+        evicted_blocks=sum(ledger.pool.evicted for replica in replicas for ledger in replica.engine.ledgers),
         replica=np.frombuffer(books.replica, dtype=np.int32),
         streams=servers[0].scheduler.streams,
         remarks=tuple(cluster.remarks()),
+        timings=tuple(server.clock for server in servers),
     )
 
 

@@ -10,12 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from simpy import Environment
 
-from sim.engine.clock import IterationClock
+from sim.engine.clock import AnyClock
 from sim.engine.content import ContentTree, content_tree
-from sim.engine.engine import Engine
+from sim.engine.engines import engine_of
 from sim.scheduling.batch import Limits, Refusal
 from sim.scheduling.bounds import OracleCache
-from sim.scheduling.ledgers import ledger_of
 from sim.scheduling.pinned_prefixes import PinnedPrefixes
 from sim.scheduling.prefix_cache import Run
 from sim.scheduling.schedulers import Scheduler
@@ -29,7 +28,7 @@ class Server:
 
     limits: Limits
     scheduler: Scheduler
-    clock: IterationClock
+    clock: AnyClock
     prefix_cache: bool | str = False
     asynchronous: bool = False
     checks_memory: bool | None = None
@@ -59,18 +58,20 @@ class Replica:
     ) -> None:
         """Start idle."""
         limits, scheduler = server.limits, server.scheduler
-        several, ahead = trace.best_of is not None and bool((trace.best_of > 1).any()), server.asynchronous
-        self.ledger = ledger_of(limits, scheduler, server.prefix_cache, asynchronous=ahead, several_replies=several)
-        self.engine = Engine(
+        several = trace.best_of is not None and bool((trace.best_of > 1).any())
+        self.engine = engine_of(
             env,
-            self.ledger,
-            scheduler.policy,
+            limits,
+            scheduler,
             server.clock,
+            server.prefix_cache,
             started=started,
             ended=ended,
             coast=coast,
             asynchronous=server.asynchronous,
+            several_replies=several,
         )
+        self.ledger = self.engine.ledgers[0]
         self._refused = refused
         self._context = limits.context
         self._limits, self._system = limits, scheduler.system
@@ -122,7 +123,8 @@ class Replica:
 
     def stalled(self) -> str:
         """Return which request nothing can go on with, and why, as the end of a sentence; "" if there is none."""
-        ledger, looping = self.ledger, self.engine.livelocked
+        looping, ledgers = self.engine.livelocked, self.engine.ledgers
+        ledger = next((one for one in ledgers if one.swapped or one.waiting), self.ledger)
         head = looping or next(iter((*ledger.swapped, *ledger.waiting)), None)
         if head is None:
             return ""

@@ -13,7 +13,6 @@ from sim.physics.operators import (
     attention_flops_per_pair,
     decode_flops_per_kv_token,
     head_operators,
-    layer_operators,
     prefill_bytes_per_token,
     score_bytes_per_pair,
 )
@@ -70,21 +69,23 @@ def breakdown(model: IterationModel, totals: Totals) -> list[Part]:
     totals : of scalars.
     """
     tokens, samples = (np.array(float(np.asarray(value))) for value in (totals.tokens, totals.samples))
-    operators = (
-        layer_operators(model.model, model.precision, model.parallelism, tokens, model.routing_skew)
-        if tokens > 0
-        else []
-    )
+    part, split, links = model.part, model.parallelism, model.communication
+    operators = model.token_operators(tokens) if tokens > 0 else []
     parts = [_kernels(model, operator) for operator in operators] + _attention(model, totals)
-    if model.parallelism.tensor > 1 and tokens > 0:
-        parts.append(_other("all-reduce", "link", float(model.all_reduce_seconds(tokens))))
-    if samples > 0:
-        parts += [_kernels(model, operator) for operator in head_operators(model.model, model.parallelism, samples)]
-        if model.parallelism.tensor > 1:
-            parts.append(_other("gather logits", "link", float(model.gather_seconds(samples))))
+    if tokens > 0:
+        messages = {
+            "all-reduce": links.all_reduce_seconds(tokens),
+            "tokens to experts and back": links.exchange_seconds(split.data * tokens),
+            "to the next stage": links.hop_seconds(tokens),
+        }
+        parts += [_other(name, "link", float(seconds)) for name, seconds in messages.items() if seconds > 0]
+    if samples > 0 and part.is_last:
+        parts += [_kernels(model, operator) for operator in head_operators(model.model, split, samples)]
+        if split.tensor > 1:
+            parts.append(_other("gather logits", "link", float(links.gather_seconds(samples))))
     if (waited := float(model.waiting_seconds(totals))) > 0:
         parts.append(_other("waiting for what is brought", "link", waited))
-    return [*parts, _other("host", "host", model.host_seconds)]
+    return [*parts, _other("host", "host", model.fixed_seconds)]
 
 
 def _other(name: str, bound: str, seconds: float) -> Part:

@@ -1,6 +1,8 @@
-"""How long devices take to add up, or to collect, what each of them has computed a part of."""
+"""How long devices take to add up, to collect, or to exchange what each of them has a part of."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
@@ -11,9 +13,15 @@ from sim.physics.roofline import Floats
 SIMPLE_PROTOCOL = 2.5
 """Latency of NCCL's simple protocol in those of its low-latency one (all-reduce tables of A100 and H100, NCCL 2.27)."""
 
+SERVER_DEVICES = 8
+"""Devices of a server, which can meet over PCIe where no fast link joins them."""
+
+NETWORK = Link("network adapter, assumed", "switch", 25e9, 25e9)
+"""Between servers where a profile says nothing: 200 Gbit/s for each device, an adapter each (as in DGX A100)."""
+
 
 def fast_link(hardware: HardwareProfile, devices: int) -> Link | None:
-    """Return the link that joins that many devices, or None where they can only meet over PCIe."""
+    """Return the link that joins that many devices, or None where they can only meet over PCIe or a network."""
     link = hardware.scale_up
     return link if link and link.topology != "pcie" and devices <= hardware.devices_per_domain else None
 
@@ -23,18 +31,41 @@ def link_bytes_per_second(link: Link, devices: int) -> float:
     return min(link.bytes_per_second, (devices - 1) * link.peer_bytes_per_second)
 
 
-def all_reduce_seconds(message_bytes: Floats, devices: int, hardware: HardwareProfile, links: Links) -> Floats:
+def servers_of(hardware: HardwareProfile, devices: int, stride: int = 1) -> tuple[int, int]:
+    """Return how many devices of a group are together in a server or fast domain, and in how many of these it lies.
+
+    Parameters
+    ----------
+    stride : the members of the group are so many devices apart, and others between them.
+    """
+    together = max(1, max(SERVER_DEVICES, hardware.devices_per_domain) // stride)
+    places = math.ceil(devices / together)
+    return math.ceil(devices / places), places
+
+
+def all_reduce_seconds(
+    message_bytes: Floats, devices: int, hardware: HardwareProfile, links: Links, stride: int = 1
+) -> Floats:
     """Return the time until every device has the sum of all their messages; one device needs none [s].
+
+    Over a fast link the better of one shot (everybody reads everything) and ring (Patarasuk and Yuan 2009); over PCIe
+    the ring. Between servers in three steps: scattered sums inside each, sums of the parts across (see
+    `_across_seconds`), and collecting inside (the hierarchy of BlueConnect, Cho et al. 2019).
 
     Parameters
     ----------
     message_bytes : of one device, any shape; nothing to add takes no time [bytes].
-    devices : taking part. More than the chip's fast domain has meet at the PCIe rate, as a placeholder.
+    devices, stride : taking part, and how far apart they are; see `servers_of`.
     """
     if devices == 1:
         return np.zeros_like(message_bytes)
+    inside, places = servers_of(hardware, devices, stride)
+    if places > 1:
+        parts = 2 * all_gather_seconds(message_bytes, inside, hardware, links, stride)  # scattering mirrors gathering
+        seconds = parts + _across_seconds(message_bytes / inside, places, hardware, links)
+        return np.where(message_bytes > 0, seconds, 0.0)
     ring_bytes = 2 * (devices - 1) / devices * message_bytes
-    link = fast_link(hardware, devices)
+    link = fast_link(hardware, devices * stride)
     if link is None:
         seconds = _pcie_latency_seconds(links, devices) + ring_bytes / _pcie_bytes_per_second(hardware, links)
     else:
@@ -64,25 +95,100 @@ def nccl_all_reduce_seconds(
     return np.where(message_bytes > 0, np.minimum(low_latency, simple), 0.0)
 
 
-def all_gather_seconds(gathered_bytes: Floats, devices: int, hardware: HardwareProfile, links: Links) -> Floats:
+def all_gather_seconds(
+    gathered_bytes: Floats, devices: int, hardware: HardwareProfile, links: Links, stride: int = 1
+) -> Floats:
     """Return the time until every device has the parts of all; one device needs none [s].
 
     Each device receives all but its own part, half of what a ring all-reduce moves, with an all-reduce's latency.
+    Between servers each device first collects from its counterparts, then inside. A reduce-scatter is the mirror
+    image, and takes as long.
 
     Parameters
     ----------
     gathered_bytes : of all parts together, any shape [bytes].
-    devices : taking part; see `all_reduce_seconds`.
+    devices, stride : taking part; see `all_reduce_seconds`.
     """
     if devices == 1:
         return np.zeros_like(gathered_bytes)
+    inside, places = servers_of(hardware, devices, stride)
+    if places > 1:
+        latency, rate = _network(hardware, links)
+        part = (places - 1) / places * gathered_bytes / inside
+        seconds = (places - 1) * latency + part / rate
+        seconds = seconds + all_gather_seconds(gathered_bytes, inside, hardware, links, stride)
+        return np.where(gathered_bytes > 0, seconds, 0.0)
     received_bytes = (devices - 1) / devices * gathered_bytes
-    link = fast_link(hardware, devices)
-    if link is None:
-        seconds = _pcie_latency_seconds(links, devices) + received_bytes / _pcie_bytes_per_second(hardware, links)
+    return np.where(gathered_bytes > 0, _inside_seconds(received_bytes, devices, hardware, links, stride), 0.0)
+
+
+def all_to_all_seconds(
+    received_bytes: Floats, devices: int, hardware: HardwareProfile, links: Links, stride: int = 1
+) -> Floats:
+    """Return the time until every device has what the others have for it; one device needs none [s].
+
+    What comes from the own server and what comes over the network arrive side by side.
+
+    Parameters
+    ----------
+    received_bytes : from all others together, of the device that receives most; any shape [bytes].
+    devices, stride : taking part; see `all_reduce_seconds`.
+    """
+    if devices == 1:
+        return np.zeros_like(received_bytes)
+    inside, places = servers_of(hardware, devices, stride)
+    near = received_bytes * ((inside - 1) / (devices - 1))
+    seconds = _inside_seconds(near, inside, hardware, links, stride) if inside > 1 else np.zeros_like(received_bytes)
+    if places > 1:
+        latency, rate = _network(hardware, links)
+        seconds = np.maximum(seconds, latency + (received_bytes - near) / rate)
+    return np.where(received_bytes > 0, seconds, 0.0)
+
+
+def send_seconds(moved_bytes: Floats, sender: int, receiver: int, hardware: HardwareProfile, links: Links) -> Floats:
+    """Return the time to send to another device, counted from 0 in the order of servers and of fast domains [s].
+
+    Parameters
+    ----------
+    moved_bytes : any shape; nothing takes no time [bytes].
+    """
+    domain = hardware.devices_per_domain
+    link, server = fast_link(hardware, 2), max(SERVER_DEVICES, domain)
+    if link and sender // domain == receiver // domain:
+        latency, rate = links.one_shot_seconds, links.ring * link.peer_bytes_per_second
+    elif sender // server == receiver // server:
+        latency, rate = _pcie_latency_seconds(links, 2), _pcie_bytes_per_second(hardware, links)
     else:
-        seconds = links.ring_seconds + received_bytes / (links.ring * link_bytes_per_second(link, devices))
-    return np.where(gathered_bytes > 0, seconds, 0.0)
+        latency, rate = _network(hardware, links)
+    return np.where(moved_bytes > 0, latency + moved_bytes / rate, 0.0)
+
+
+def _across_seconds(message_bytes: Floats, places: int, hardware: HardwareProfile, links: Links) -> Floats:
+    """Return the time to add up between servers: the better of ring, and double binary tree with fewer steps.
+
+    Ring: 2 (n - 1) steps, 2 (n - 1) / n of the message. Tree: up and down ceil(log2 n) levels, the whole message each
+    way (Sanders et al. 2009, in NCCL since 2.4: developer.nvidia.com, "Massively Scale Your Deep Learning Training
+    with NCCL 2.4").
+    """
+    latency, rate = _network(hardware, links)
+    ring = 2 * (places - 1) * latency + 2 * (places - 1) / places * message_bytes / rate
+    tree = 2 * math.ceil(math.log2(places)) * latency + 2 * message_bytes / rate
+    return np.minimum(ring, tree)
+
+
+def _inside_seconds(moved_bytes: Floats, devices: int, hardware: HardwareProfile, links: Links, stride: int) -> Floats:
+    """Return the time in which every device of a server receives so many bytes from the others."""
+    link = fast_link(hardware, devices * stride)
+    if link is None:
+        return _pcie_latency_seconds(links, devices) + moved_bytes / _pcie_bytes_per_second(hardware, links)
+    return links.ring_seconds + moved_bytes / (links.ring * link_bytes_per_second(link, devices))
+
+
+def _network(hardware: HardwareProfile, links: Links) -> tuple[float, float]:
+    """Return latency [s] and rate [bytes/s] of a device's way to other servers."""
+    link = hardware.scale_out or NETWORK
+    latency = links.network_seconds if link.latency_seconds is None else link.latency_seconds
+    return latency, links.network * link.bytes_per_second
 
 
 def _pcie_latency_seconds(links: Links, devices: int) -> float:
@@ -90,4 +196,9 @@ def _pcie_latency_seconds(links: Links, devices: int) -> float:
 
 
 def _pcie_bytes_per_second(hardware: HardwareProfile, links: Links) -> float:
+    """Return the rate of a ring over PCIe.
+
+    Where devices cannot write to each other, every byte goes through the memory of the host, up and down at once: the
+    rate stays, but all devices share the host's, so that a measured one counts, if there is one.
+    """
     return links.pcie_bytes_per_second or hardware.host_link.bytes_per_second

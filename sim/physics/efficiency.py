@@ -26,6 +26,9 @@ class Links:
     source : where the numbers come from.
     host : part of the host link's datasheet rate that a device reaches reading the memory of its host: 25.1 of 32 GB/s
         on an A100 (github.com/NVIDIA/nvbandwidth/issues/42), 52.8 of 64 GB/s, the other way, on an H100 (.../24).
+    network_seconds, network : latency of a message between servers [s], and reached part of a network adapter's rate.
+        Between H100 servers a message takes 17 us and large ones move at 36 of 50 GB/s, between A100 servers it takes
+        24 us (github.com/microsoft/vidur, data/profiling/network, MIT).
     """
 
     one_shot_seconds: float
@@ -38,6 +41,8 @@ class Links:
     source: str
     pcie_step_seconds: float = 0.0
     host: float = 0.8
+    network_seconds: float = 20e-6
+    network: float = 0.7
 
 
 @dataclass(frozen=True)
@@ -144,7 +149,7 @@ def generic() -> Efficiency:
 def datasheet() -> Efficiency:
     """Return the bare roofline: every peak reached, nothing costs a launch; 30-50 % too fast, never a prediction."""
     full = Rate(0.0, 1.0, 1.0, "the datasheet taken at its word")
-    links = Links(0.0, 1.0, 0.0, 1.0, 0.0, None, True, full.source, host=1.0)
+    links = Links(*(0.0, 1.0, 0.0, 1.0, 0.0, None, True, full.source), host=1.0, network_seconds=0.0, network=1.0)
     nccl = Nccl(0.0, 0.0, 1.0, 1.0, full.source)
     rates: dict[str, Any] = dict.fromkeys(RATES, full)
     return Efficiency("datasheet", **rates, decode_tile_tokens=0, mixed_tile_tokens=0, links=links, nccl=nccl)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -10,17 +10,18 @@ import numpy.typing as npt
 
 from hardware_profiles.profile import HardwareProfile
 from sim.physics import efficiency as constants
-from sim.physics.collectives import all_gather_seconds, all_reduce_seconds, fast_link
+from sim.physics.communication import Communication, Exchange
 from sim.physics.efficiency import Efficiency
 from sim.physics.mixed_attention import QUERY_TILE, MixedSlopes
 from sim.physics.operators import (
     STREAM_BYTES,
     attention_flops_per_pair,
     decode_flops_per_kv_token,
+    expert_operators,
     head_operators,
     kv_elements_per_layer,
-    layer_operators,
     prefill_bytes_per_token,
+    rank_operators,
     score_bytes_per_pair,
 )
 from sim.physics.parallelism import Parallelism
@@ -28,6 +29,7 @@ from sim.physics.placement import ON_DEVICE, Placement
 from sim.physics.precision import PRECISIONS, Precision, compute_unit, sixteen_bit_unit
 from sim.physics.prefill_attention import MASKED, UNFUSED_KERNELS, PrefillSlopes
 from sim.physics.roofline import Floats, Operator, Rate, overlapped_seconds, roofline_seconds
+from sim.physics.stages import Stage, stages_of
 from sim.physics.streaming import link_seconds
 from sim.physics.totals import Totals as Totals
 from workloads.models.transformer import Transformer
@@ -45,8 +47,9 @@ class IterationModel:
     """A model in some precision on some devices, as functions from the terms of `Totals` to seconds.
 
     An iteration reads the weights once, however prefill and decode are mixed in it. Its time is the plain sum of
-    `token_seconds`, `head_seconds`, `attention_seconds` and `host_seconds`, unless layers wait for what is brought to
-    them.
+    `token_seconds`, `head_seconds`, `attention_seconds` and `fixed_seconds`, unless layers wait for what is brought to
+    them. With stages (PP) it is the time of one batch from the first stage to the last, none of which waits; `stages`
+    has each on its own. With data ranks (DP) the totals are those of one rank, and all ranks have alike.
     All functions take scalars and arrays alike, with equal results bit for bit, and give 0 for nothing.
 
     Layers with a sliding window read, and compute with, the lesser of context and window of every sequence: sums of
@@ -57,13 +60,16 @@ class IterationModel:
     model, hardware, precision, parallelism : what runs on what; refused if the model cannot be cut or the chip
         lacks the unit.
     efficiency : constants, and how good they are; `sim.physics.efficiency.generic` unless said otherwise.
-    host_seconds : what the engine adds to every iteration [s].
+    host_seconds : what the engine adds to every iteration on every stage, whose worker begins to prepare a batch when
+        that of the stage before hands it over (vllm/v1/worker/gpu_worker.py) [s].
     one_attention_kernel : prompts and decoding sequences of an iteration share a kernel, as in vLLM on the chips of
         `sim.physics.mixed_attention.ONE_KERNEL_CHIPS`; the sum of the two then no longer holds.
     flash_attention : False for attention as three kernels that write and read every score, masked ones too
         (what FlashAttention avoids, Dao et al. 2022, arXiv:2205.14135).
     routing_skew : exponent of the popularity of experts by rank; 0 is uniform routing.
     placement : what is kept beside the device, and has to be brought; see `Placement`.
+    exchange : how tokens of several data ranks reach their experts; see `Communication`.
+    stage : the stage that is priced, from 0; None for all, one after another.
     """
 
     model: Transformer
@@ -76,50 +82,107 @@ class IterationModel:
     flash_attention: bool = True
     routing_skew: float = 0.0
     placement: Placement = ON_DEVICE
+    exchange: Exchange = "all-gather"
+    stage: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot run."""
         self.parallelism.check(self.model)
+        if not self.placement.is_off and self.parallelism.pipeline * self.parallelism.data > 1:
+            raise ValueError(
+                f"{self.parallelism.words} with weights or cache beside the device; allowed there: TP and EP"
+            )
         compute_unit(self.precision, self.hardware)
         sixteen_bit_unit(self.hardware)
 
     @property
     def flags(self) -> tuple[str, ...]:
         """Sentences that must stand beside every time of this model."""
-        devices = self.parallelism.tensor
-        if devices == 1 or fast_link(self.hardware, devices) or self.efficiency.links.pcie_measured:
-            return ()
-        return (f"unmeasured: all-reduce of {devices} x {self.hardware.title} without a common fast link",)
+        return self.communication.flags
+
+    @cached_property
+    def part(self) -> Stage:
+        """The layers that are priced."""
+        return Stage(self.model) if self.stage is None else stages_of(self.model, self.parallelism.pipeline)[self.stage]
+
+    @cached_property
+    def stages(self) -> tuple[IterationModel, ...]:
+        """The stages, each as a model of its own, the way to the next one included; they add up to the whole."""
+        return tuple(replace(self, stage=stage) for stage in range(self.parallelism.pipeline))
+
+    @cached_property
+    def communication(self) -> Communication:
+        """What the devices tell each other."""
+        last = self.parallelism.pipeline - 1
+        boundaries = range(last) if self.stage is None else range(self.stage, min(self.stage + 1, last))
+        return Communication(
+            self.part.layers,
+            self.parallelism,
+            self.hardware,
+            self.efficiency.links,
+            boundaries,
+            self.exchange,
+            self.routing_skew,
+        )
+
+    @property
+    def fixed_seconds(self) -> float:
+        """Return what does not depend on the batch [s]."""
+        return self.host_seconds * (self.parallelism.pipeline if self.stage is None else 1)
 
     def token_seconds(self, tokens: npt.ArrayLike) -> Floats:
         """Return the time of all that depends on the number of new tokens alone [s], shape of `tokens`.
 
-        Matrix products, experts, norms, rotary positions, activation, embedding rows, KV write and all-reduces.
+        Matrix products, experts, norms, rotary positions, activation, embedding rows, KV write and communication.
         """
         count = np.asarray(tokens, dtype=np.float64)
-        operators = layer_operators(self.model, self.precision, self.parallelism, count, self.routing_skew)
-        return np.where(count > 0, self._sum(operators, count) + self.all_reduce_seconds(count), 0.0)
+        return self.rank_token_seconds(count) + self.expert_seconds(self.parallelism.data * count)
+
+    def token_operators(self, tokens: Floats) -> list[Operator]:
+        """Return the kernels that `token_seconds` counts, for new tokens above 0."""
+        everybody = self.parallelism.data * tokens
+        return [*self._rank_operators(tokens), *self._expert_operators(everybody)]
+
+    def rank_token_seconds(self, tokens: npt.ArrayLike) -> Floats:
+        """Return the part of `token_seconds` that a data rank spends on its own tokens [s], shape of `tokens`."""
+        count = np.asarray(tokens, dtype=np.float64)
+        links = self.communication
+        seconds = (
+            self._sum(self._rank_operators(count), count) + links.all_reduce_seconds(count) + links.hop_seconds(count)
+        )
+        return np.where(count > 0, seconds, 0.0)
+
+    def expert_seconds(self, all_tokens: npt.ArrayLike) -> Floats:
+        """Return the part that all data ranks spend together, on their tokens together [s], shape of `all_tokens`.
+
+        The busiest device sets the pace, and bringing tokens to experts and back is included.
+        """
+        count = np.asarray(all_tokens, dtype=np.float64)
+        kernels = self._sum(self._expert_operators(count), count)
+        return np.where(count > 0, kernels + self.communication.exchange_seconds(count), 0.0)
 
     def head_seconds(self, samples: npt.ArrayLike) -> Floats:
         """Return the time of the output head, of collecting its logits and of sampling [s], shape of `samples`."""
         count = np.asarray(samples, dtype=np.float64)
+        if not self.part.is_last:
+            return np.zeros_like(count)
         seconds = self._sum(head_operators(self.model, self.parallelism, count), count)
-        return np.where(count > 0, seconds + self.gather_seconds(count), 0.0)
+        return np.where(count > 0, seconds + self.communication.gather_seconds(count), 0.0)
 
     @property
     def window_layers(self) -> int:
         """Layers that see no more than a window."""
-        return self.model.window_layers if self.flash_attention else 0
+        return self.part.layers.window_layers if self.flash_attention else 0
 
     @property
     def window(self) -> int | None:
         """Tokens that those layers see; None without any."""
-        return self.model.window if self.window_layers else None
+        return self.part.layers.window if self.window_layers else None
 
     @property
     def whole_layers(self) -> int:
         """Layers that see the whole context."""
-        return self.model.layers - self.window_layers
+        return self.part.layers.layers - self.window_layers
 
     def decode_attention_seconds(
         self, kv_tokens: npt.ArrayLike, sequences: npt.ArrayLike, window_kv_tokens: npt.ArrayLike | None = None
@@ -144,7 +207,7 @@ class IterationModel:
     def decode_attention_launch_seconds(self) -> float:
         """Time of decoding attention however short the contexts [s]."""
         kernels = 1 if self.flash_attention else UNFUSED_KERNELS
-        return self.model.layers * kernels * self.decode_rate.launch_seconds
+        return self.part.layers.layers * kernels * self.decode_rate.launch_seconds
 
     @cached_property
     def decode_attention_seconds_per_kv_token(self) -> float:
@@ -262,8 +325,8 @@ class IterationModel:
         tokens, attention = self.token_seconds(totals.tokens), self.attention_seconds(totals)
         head = self.head_seconds(totals.samples)
         if self.placement.is_off:
-            return tokens + head + attention + self.host_seconds
-        return np.maximum(tokens + attention, link_seconds(self, totals)) + head + self.host_seconds
+            return tokens + head + attention + self.fixed_seconds
+        return np.maximum(tokens + attention, link_seconds(self, totals)) + head + self.fixed_seconds
 
     def waiting_seconds(self, totals: Totals) -> Floats:
         """Return how long the layers wait for what is brought to the device [s], shape of the totals."""
@@ -330,21 +393,16 @@ class IterationModel:
         """Return the time of one kernel on this chip [s]; see `roofline_seconds`."""
         return roofline_seconds(flops, moved_bytes, rate, peak, self.hardware.memory.bandwidth_bytes_per_second)
 
+    def _rank_operators(self, tokens: Floats) -> list[Operator]:
+        ends = {"is_first": self.part.is_first, "is_last": self.part.is_last}
+        return rank_operators(self.part.layers, self.precision, self.parallelism, tokens, **ends)
+
+    def _expert_operators(self, all_tokens: Floats) -> list[Operator]:
+        return expert_operators(self.part.layers, self.precision, self.parallelism, all_tokens, self.routing_skew)
+
     def _sum(self, operators: list[Operator], like: Floats) -> Floats:
         seconds = np.zeros_like(like)
         for operator in operators:
             rate, peak = self.rates[operator.kind]
             seconds = seconds + operator.count * self.kernel_seconds(operator.flops, operator.moved_bytes, rate, peak)
         return seconds
-
-    def gather_seconds(self, samples: Floats) -> Floats:
-        """Return the time to collect the logits that every device has a part of [s]."""
-        logit_bytes = samples * self.model.vocabulary * STREAM_BYTES
-        return all_gather_seconds(logit_bytes, self.parallelism.tensor, self.hardware, self.efficiency.links)
-
-    def all_reduce_seconds(self, tokens: Floats) -> Floats:
-        """Return the time to add up partial results behind attention and behind the MLP of every layer [s]."""
-        per_layer = 1 if self.model.parallel_block else 2
-        message_bytes = tokens * self.model.hidden * STREAM_BYTES
-        devices, links = self.parallelism.tensor, self.efficiency.links
-        return self.model.layers * per_layer * all_reduce_seconds(message_bytes, devices, self.hardware, links)

@@ -13,9 +13,10 @@ from sim.physics.operators import (
     matrices,
     vocabulary_per_device,
 )
-from sim.physics.parallelism import Parallelism, allowed_tensor_sizes
+from sim.physics.parallelism import Parallelism, allowed_tensor_sizes, experts_per_device
 from sim.physics.placement import BUFFERED_LAYERS, ON_DEVICE, Placement
 from sim.physics.precision import Precision
+from sim.physics.stages import Stage, stages_of
 from workloads.models.transformer import Transformer
 
 MEBIBYTE = 2**20
@@ -62,7 +63,7 @@ class Reserve:
 
 
 def runtime_reserve(model: Transformer, parallelism: Parallelism, max_tokens: int, max_samples: int) -> Reserve:
-    """Return what an engine keeps for itself on each device.
+    """Return what an engine keeps for itself on each device; with stages on those of the last, which samples.
 
     Parameters
     ----------
@@ -70,21 +71,45 @@ def runtime_reserve(model: Transformer, parallelism: Parallelism, max_tokens: in
     """
     return Reserve(
         context_bytes=CONTEXT_BYTES,
-        communication_bytes=COMMUNICATION_BYTES if parallelism.tensor > 1 else 0.0,
+        communication_bytes=COMMUNICATION_BYTES if parallelism.devices > 1 else 0.0,
         activation_bytes=max_tokens * _activation_elements(model, parallelism) * STREAM_BYTES,
         sampling_bytes=max_samples * model.vocabulary * SAMPLING_BYTES_PER_LOGIT,
     )
 
 
-def weight_bytes_per_device(model: Transformer, precision: Precision, parallelism: Parallelism) -> float:
-    """Return the weights that one device holds [bytes].
+def weight_bytes_per_device(
+    model: Transformer, precision: Precision, parallelism: Parallelism, stage: int | None = None
+) -> float:
+    """Return the weights that one device holds [bytes], of a stage, or of the stage that has most.
 
     Matrices are cut; routers, norms, biases and positions are on every device. Vocabulary tables, norms and biases
-    stay 16-bit in every precision.
+    stay 16-bit in every precision. A table that is tied is on the first stage and on the last.
     """
-    tables = (1 if model.tied_embeddings else 2) * vocabulary_per_device(model, parallelism) * model.hidden
-    whole = _matrix_parameters(model, Parallelism())
-    vectors = model.parameters - whole - model.embedding_parameters - model.head_parameters
+    stages = stages_of(model, parallelism.pipeline)
+    chosen = stages if stage is None else stages[stage : stage + 1]
+    return max(_stage_weight_bytes(part, precision, parallelism) for part in chosen)
+
+
+def kv_bytes_per_token_per_device(
+    model: Transformer, precision: Precision, parallelism: Parallelism, stage: int | None = None
+) -> float:
+    """Return what one device caches for one token [bytes], of a stage, or of the stage that has most layers.
+
+    Layers with a sliding window count in full.
+    """
+    stages = stages_of(model, parallelism.pipeline)
+    layers = max(part.layers.layers for part in stages) if stage is None else stages[stage].layers.layers
+    return layers * kv_elements_per_layer(model, parallelism) * precision.kv_bytes
+
+
+def _stage_weight_bytes(stage: Stage, precision: Precision, parallelism: Parallelism) -> float:
+    model = stage.layers
+    has_head = stage.is_last and not (model.tied_embeddings and stage.is_first)
+    tables = (stage.is_first + has_head) * vocabulary_per_device(model, parallelism) * model.hidden
+    ends = model.learned_positions * model.hidden + (model.norm_parameters if model.embedding_norm else 0)
+    vectors = model.parameters - _matrix_parameters(model, Parallelism())
+    vectors -= model.embedding_parameters + model.head_parameters + ends + model.norm_parameters
+    vectors += stage.is_first * ends + stage.is_last * model.norm_parameters
     sixteen_bit = (tables + vectors) * STREAM_BYTES
     return _matrix_parameters(model, parallelism) * precision.weight_bytes + sixteen_bit
 
@@ -118,19 +143,16 @@ def _widest_layer(model: Transformer) -> Transformer:
     return max(dense, key=lambda one: one.parameters)
 
 
-def kv_bytes_per_token_per_device(model: Transformer, precision: Precision, parallelism: Parallelism) -> float:
-    """Return what one device caches for one token [bytes]; layers with a sliding window count in full."""
-    return model.layers * kv_elements_per_layer(model, parallelism) * precision.kv_bytes
-
-
 def least_kv_bytes_per_device(model: Transformer, precision: Precision, parallelism: Parallelism, tokens: int) -> float:
     """Return what one device must cache for a sequence of so many tokens [bytes].
 
     Layers with a window need no more than what is in sight. Engines that keep blocks for such layers apart come close
     to this, by at most a chunk of the prompt (docs.vllm.ai, "Hybrid KV Cache Manager"); the others keep the whole.
     """
-    layers = model.window_layers
-    kept = (model.layers - layers) * tokens + layers * min(tokens, model.window or tokens)
+    parts = [stage.layers for stage in stages_of(model, parallelism.pipeline)]
+    windowed = [part.window_layers * min(tokens, part.window or tokens) for part in parts]
+    whole = [(part.layers - part.window_layers) * tokens for part in parts]
+    kept = max(map(sum, zip(windowed, whole, strict=True)))
     return kept * kv_elements_per_layer(model, parallelism) * precision.kv_bytes
 
 
@@ -147,7 +169,9 @@ def kv_blocks(
     reserve: Reserve | None = None,
     placement: Placement = ON_DEVICE,
 ) -> int:
-    """Return how many blocks of KV cache fit beside weights and runtime.
+    """Return how many blocks of KV cache fit beside weights and runtime, with stages on the fullest one.
+
+    Every data rank has as many.
 
     Parameters
     ----------
@@ -168,27 +192,37 @@ def kv_blocks(
         raise ValueError(f"block_size={block_size} tokens; allowed are 1 and more")
     budget_bytes = hardware.memory.usable_bytes * utilisation
 
-    def free_bytes(split: Parallelism) -> float:
-        kept = reserve or runtime_reserve(model, split, max_tokens, max_samples)
-        held = resident_weight_bytes_per_device(model, precision, split, placement)
-        return budget_bytes - held - kept.total_bytes
+    def room(split: Parallelism) -> tuple[float, float]:
+        """Return free bytes and bytes of a block on the stage where the fewest blocks fit."""
+        last = reserve or runtime_reserve(model, split, max_tokens, max_samples)
+        rooms = []
+        for stage in range(split.pipeline):
+            is_last = reserve is not None or stage == split.pipeline - 1
+            kept = last if is_last else replace(last, sampling_bytes=0.0)
+            held = (
+                weight_bytes_per_device(model, precision, split, stage)
+                if placement.weights_from == "device"
+                else resident_weight_bytes_per_device(model, precision, split, placement)
+            )
+            free = budget_bytes - held - kept.total_bytes
+            rooms.append((free, block_size * kv_bytes_per_token_per_device(model, precision, split, stage)))
+        return min(rooms, key=lambda one: one[0] / one[1])
 
-    def block_bytes(split: Parallelism) -> float:
-        return block_size * kv_bytes_per_token_per_device(model, precision, split)
-
-    blocks = math.floor(free_bytes(parallelism) / block_bytes(parallelism))
+    free_bytes, block_bytes = room(parallelism)
+    blocks = math.floor(free_bytes / block_bytes)
     if blocks >= 1:
         return blocks
-    larger = (Parallelism(size) for size in allowed_tensor_sizes(model) if size > parallelism.tensor)
-    enough = next((split.tensor for split in larger if free_bytes(split) >= block_bytes(split)), None)
+    sizes = allowed_tensor_sizes(model, parallelism.expert, parallelism.data)
+    larger = (replace(parallelism, tensor=size) for size in sizes if size > parallelism.tensor)
+    enough = next((split.tensor for split in larger if room(split)[0] >= room(split)[1]), None)
     advice = f"tensor={enough} devices would do" if enough else "no tensor-parallel split is small enough"
-    missing_bytes = block_bytes(parallelism) - free_bytes(parallelism)
+    at = f"tensor={parallelism.tensor}" + (f" of {parallelism.words}" if parallelism.words.count(" x ") else "")
     raise ValueError(
         f"{model.title} in {precision.name} does not fit: weights of "
         f"{resident_weight_bytes_per_device(model, precision, parallelism, placement) / 1e9:.2f} GB per device, the "
         "runtime and one block "
         f"of KV cache exceed {utilisation:g} of the memory of {hardware.title} "
-        f"({budget_bytes / 1e9:.2f} GB) by {missing_bytes / 1e9:.2f} GB at tensor={parallelism.tensor}; {advice}"
+        f"({budget_bytes / 1e9:.2f} GB) by {(block_bytes - free_bytes) / 1e9:.2f} GB at {at}; {advice}"
     )
 
 
@@ -202,8 +236,12 @@ def _activation_elements(model: Transformer, parallelism: Parallelism) -> int:
     branches = 2 if model.gated else 1
     widths = [(branches + 1) * model.intermediate // parallelism.tensor] if model.dense_layers else []
     if model.mixture:
-        visits, width = model.mixture.experts_per_token, model.mixture.intermediate // parallelism.tensor
-        widths.append(visits * ((branches + 1) * width + model.hidden))
+        # Tokens of all data ranks visit, as far as their experts are on this device.
+        there = experts_per_device(model.mixture.experts, parallelism) / model.mixture.experts
+        visits = math.ceil(parallelism.data * model.mixture.experts_per_token * there)
+        width = model.mixture.intermediate // parallelism.expert_tensor
+        gathered = parallelism.data * model.hidden if parallelism.data > 1 else 0
+        widths.append(visits * ((branches + 1) * width + model.hidden) + gathered)
     queries = model.query_heads // parallelism.tensor * model.head
     widths.append(2 * queries + kv_elements_per_layer(model, parallelism))
     return 2 * model.hidden + max(widths)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sim.physics.parallelism import Parallelism, kv_heads_per_device
+from sim.physics.parallelism import Parallelism, experts_per_device, kv_heads_per_device
 from sim.physics.precision import Precision
 from sim.physics.roofline import Floats, Operator
-from sim.physics.routing import experts_hit
+from sim.physics.routing import hottest_device
 from workloads.models.transformer import Transformer
 
 STREAM_BYTES = 2.0
@@ -56,8 +56,10 @@ def matrices(model: Transformer, parallelism: Parallelism) -> tuple[Matrix, ...]
 
 
 def expert_bank_parameters(model: Transformer, parallelism: Parallelism) -> int:
-    """Return the weights of all routed experts of one layer on one device; 0 without a mixture."""
-    return model.mixture.experts * _expert_parameters(model, parallelism.tensor) if model.mixture else 0
+    """Return the weights of the routed experts of one layer on the fullest device; 0 without a mixture."""
+    if model.mixture is None:
+        return 0
+    return experts_per_device(model.mixture.experts, parallelism) * _expert_parameters(model, parallelism)
 
 
 def vocabulary_per_device(model: Transformer, parallelism: Parallelism) -> int:
@@ -73,16 +75,46 @@ def kv_elements_per_layer(model: Transformer, parallelism: Parallelism) -> int:
 def layer_operators(
     model: Transformer, precision: Precision, parallelism: Parallelism, tokens: Floats, skew: float = 0.0
 ) -> list[Operator]:
-    """Return what all layers do with each new token, whatever its context: everything but attention and all-reduce.
+    """Return what all layers do with each new token, whatever its context: everything but attention and communication.
 
     Parameters
     ----------
-    tokens : new tokens of the iteration, prefilling and decoding alike, above 0; any shape.
+    tokens : new tokens of the iteration, prefilling and decoding alike, above 0; any shape. Every data rank has as
+        many.
     skew : of the routing to experts; see `sim.physics.routing.experts_hit`.
     """
+    own = rank_operators(model, precision, parallelism, tokens)
+    return own + expert_operators(model, precision, parallelism, parallelism.data * tokens, skew)
+
+
+def rank_operators(
+    model: Transformer,
+    precision: Precision,
+    parallelism: Parallelism,
+    tokens: Floats,
+    *,
+    is_first: bool = True,
+    is_last: bool = True,
+) -> list[Operator]:
+    """Return what a data rank does with its own tokens, routed experts aside; see `layer_operators`.
+
+    `is_first`, `is_last`: whether the layers begin with the embedding and end with the last norm; see `Stage`.
+    """
     gemms = [gemm(matrix, precision, tokens) for matrix in matrices(model, parallelism)]
-    mixture = [_experts(model, precision, parallelism, tokens, skew)] if model.mixture else []
-    return gemms + mixture + _elementwise(model, precision, parallelism, tokens)
+    return gemms + _elementwise(model, precision, parallelism, tokens, is_first=is_first, is_last=is_last)
+
+
+def expert_operators(
+    model: Transformer, precision: Precision, parallelism: Parallelism, all_tokens: Floats, skew: float = 0.0
+) -> list[Operator]:
+    """Return what the busiest device does as home of experts with the tokens of all data ranks."""
+    mixture = model.mixture
+    if mixture is None:
+        return []
+    visits, read = hottest_device(mixture.experts, mixture.experts_per_token, parallelism.expert, all_tokens, skew)
+    width = mixture.intermediate // parallelism.expert_tensor
+    flops, moved_bytes = expert_work(visits, read, model.hidden, _branches(model), width, precision)
+    return [Operator("experts", "experts", model.mixture_layers, flops, moved_bytes)]
 
 
 def head_operators(model: Transformer, parallelism: Parallelism, samples: Floats) -> list[Operator]:
@@ -226,33 +258,23 @@ def _branches(model: Transformer) -> int:
     return 2 if model.gated else 1
 
 
-def _expert_parameters(model: Transformer, tensor: int) -> int:
+def _expert_parameters(model: Transformer, parallelism: Parallelism) -> int:
     assert model.mixture is not None
-    return (_branches(model) + 1) * model.hidden * (model.mixture.intermediate // tensor)
+    return (_branches(model) + 1) * model.hidden * (model.mixture.intermediate // parallelism.expert_tensor)
 
 
-def _experts(
-    model: Transformer, precision: Precision, parallelism: Parallelism, tokens: Floats, skew: float
-) -> Operator:
-    mixture = model.mixture
-    assert mixture is not None
-    read = experts_hit(mixture.experts, mixture.experts_per_token, tokens, skew)
-    width = mixture.intermediate // parallelism.tensor
-    visits = tokens * mixture.experts_per_token
-    flops, moved_bytes = expert_work(visits, read, model.hidden, _branches(model), width, precision)
-    return Operator("experts", "experts", model.mixture_layers, flops, moved_bytes)
-
-
-def _elementwise(model: Transformer, precision: Precision, parallelism: Parallelism, tokens: Floats) -> list[Operator]:
+def _elementwise(
+    model: Transformer, precision: Precision, parallelism: Parallelism, tokens: Floats, *, is_first: bool, is_last: bool
+) -> list[Operator]:
     """Return what only moves bytes; the activation inside the experts is counted there."""
     tensor = parallelism.tensor
     kv_elements = kv_elements_per_layer(model, parallelism)
     activation = _branches(model) + 1
     shared = model.mixture.shared_intermediate // tensor if model.mixture else 0
     sizes = [
-        ("embedding", 1, 2 * STREAM_BYTES * model.hidden),
+        ("embedding", int(is_first), 2 * STREAM_BYTES * model.hidden),
         # A norm adds the operator's result to the residual stream: reads both, writes both.
-        ("norm", model.layers * model.norms_per_layer + 1, 4 * STREAM_BYTES * model.hidden),
+        ("norm", model.layers * model.norms_per_layer + is_last, 4 * STREAM_BYTES * model.hidden),
         ("rotary positions", model.layers, 2 * STREAM_BYTES * _rotated_elements(model, parallelism)),
         ("KV write", model.layers, (STREAM_BYTES + precision.kv_bytes) * kv_elements),
         ("activation", model.dense_layers, STREAM_BYTES * activation * (model.intermediate // tensor)),

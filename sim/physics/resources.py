@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from sim.physics.breakdown import breakdown
 from sim.physics.iteration import IterationModel, Totals
-from sim.physics.operators import head_operators, layer_operators
+from sim.physics.operators import head_operators
 from sim.physics.prefill_attention import PrefillSlopes
 from sim.physics.roofline import Floats, Operator
 
@@ -20,17 +20,18 @@ _COMPUTE, _MEMORY, _LINK, _LAUNCH = range(len(RESOURCES))
 def token_resources(model: IterationModel, tokens: npt.ArrayLike) -> Floats:
     """Split `IterationModel.token_seconds` (len(RESOURCES), ...) [s]; the first axis sums to it."""
     count = np.asarray(tokens, dtype=np.float64)
-    operators = layer_operators(model.model, model.precision, model.parallelism, count, model.routing_skew)
-    split = _split(model, operators, count)
-    split[_LINK] += model.all_reduce_seconds(count)
+    split = _split(model, model.token_operators(count), count)
+    split[_LINK] += model.communication.token_seconds(count)
     return np.where(count > 0, split, 0.0)
 
 
 def head_resources(model: IterationModel, samples: npt.ArrayLike) -> Floats:
     """Split `IterationModel.head_seconds` (len(RESOURCES), ...) [s]; the first axis sums to it."""
     count = np.asarray(samples, dtype=np.float64)
+    if not model.part.is_last:
+        return np.zeros((len(RESOURCES), *count.shape))
     split = _split(model, head_operators(model.model, model.parallelism, count), count)
-    split[_LINK] += model.gather_seconds(count)
+    split[_LINK] += model.communication.gather_seconds(count)
     return np.where(count > 0, split, 0.0)
 
 

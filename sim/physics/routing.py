@@ -55,3 +55,36 @@ def experts_hit(experts: int, experts_per_token: int, tokens: Floats, skew: floa
     for chance in chances(popularity(experts, skew), experts_per_token):
         met = met + (1.0 - np.power(1.0 - chance, tokens))
     return met
+
+
+def hottest_device(
+    experts: int, experts_per_token: int, devices: int, tokens: Floats, skew: float = 0.0
+) -> tuple[Floats, Floats]:
+    """Return visits and different experts met on the device that has most of both, when experts lie on `devices`.
+
+    Experts are dealt out like cards in order of popularity. How far chance moves visits between devices is left out.
+
+    >>> visits, met = hottest_device(8, 2, 2, np.array([1.0, 1000.0]))
+    >>> visits, met
+    (array([   1., 1000.]), array([1., 4.]))
+    """
+    if devices == 1:
+        return tokens * experts_per_token, experts_hit(experts, experts_per_token, tokens, skew)
+    if skew == 0.0:
+        there = -(-experts // devices)
+        share = experts_per_token / experts
+        return tokens * (there * share), there * (1.0 - np.power(1.0 - share, tokens))
+    own = chances(popularity(experts, skew), experts_per_token)[::devices]
+    met = np.zeros_like(tokens, dtype=np.float64)
+    for chance in own:
+        met = met + (1.0 - np.power(1.0 - chance, tokens))
+    return tokens * own.sum(), met
+
+
+def reach_of_hottest(experts: int, experts_per_token: int, devices: int, skew: float = 0.0) -> float:
+    """Return how likely a token has to be sent to the device with the most popular experts.
+
+    >>> reach_of_hottest(8, 2, 8)
+    0.25
+    """
+    return float(1.0 - np.prod(1.0 - chances(popularity(experts, skew), experts_per_token)[::devices]))

@@ -16,8 +16,10 @@ from sim.results.warmup import window
 
 
 def has_token_times(result: Result) -> npt.NDArray[np.bool_]:
-    """Tell which requests `token_times` can rebuild, (requests,): those served without a preemption."""
-    return np.asarray((result.replay.outcome == FINISHED) & (result.replay.preemptions == 0), dtype=np.bool_)
+    """Tell which requests `token_times` can rebuild, (requests,): those served without a preemption, on one stage."""
+    replay = result.replay
+    rebuilt = (replay.outcome == FINISHED) & (replay.preemptions == 0) & (not replay.is_interleaved)
+    return np.asarray(rebuilt, dtype=np.bool_)
 
 
 def token_times(result: Result, requests: Integers) -> tuple[Integers, Floats]:

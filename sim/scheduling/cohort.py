@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
+from collections.abc import Iterable
 from heapq import heappop, heappush
 from operator import attrgetter
 
@@ -104,6 +105,18 @@ class Cohort:
         self._buckets[sequence.completion].remove(sequence)
         self._order.remove(sequence)  # it may come back
         self._leave(sequence)
+
+    def part(self, staying: Iterable[Sequence] = ()) -> list[Sequence]:
+        """Take out all members but some, and bring their counters up to date; return them in order of admission."""
+        stay = set(staying)
+        going = [member for member in self.members() if member not in stay]
+        for sequence in going:
+            self._leave(sequence)
+        self._buckets.clear()
+        self._completions.clear()
+        for sequence in self.members():
+            self._enter(sequence)
+        return going
 
     def hold(self, sequence: Sequence) -> None:
         """Let a member sit out the iteration that is planned: as if it had joined one iteration later."""

@@ -477,9 +477,13 @@ class Ledger:
         """Note that the batch in flight has run."""
         self.flight.land()
         if self.recalled:
-            for sequence, (keep_place, to_end) in self.recalled.items():
-                self._put_back(sequence, keep_place, to_end)
-            self.recalled.clear()
+            self.put_back(list(self.recalled))
+
+    def put_back(self, recalled: list[Sequence]) -> None:
+        """Queue preempted sequences again that have no batch in flight any more."""
+        for sequence in recalled:
+            if sequence in self.recalled:
+                self._put_back(sequence, *self.recalled.pop(sequence))
 
     def retire(self, sequence: Sequence) -> bool:
         """Take back the seat and the blocks of a sequence whose reply is complete.

@@ -58,6 +58,7 @@ CHIP = HardwareProfile(
     scale_up=SWITCH,
     devices_per_domain=8,
     host_link=Link("PCIe", "pcie", 32e9, 32e9),
+    scale_out=Link("network", "switch", 50e9, 50e9),
 )
 CHIPS = (
     CHIP,
@@ -93,17 +94,31 @@ def placements() -> st.SearchStrategy[Placement]:
 
 
 @st.composite
-def iteration_models(draw: st.DrawFn, tensor: int | None = None) -> IterationModel:
+def parallelisms(draw: st.DrawFn, model: Transformer) -> Parallelism:
+    """Every way to split a model, also over several servers."""
+    pipeline = draw(st.integers(1, model.layers))
+    data = draw(st.sampled_from((1, 2, 3))) if model.mixture else 1
+    expert = draw(st.sampled_from((1, 2, 3, 8))) if model.mixture else 1
+    sizes = allowed_tensor_sizes(model, expert, data)
+    if not sizes:
+        data, expert, sizes = 1, 1, allowed_tensor_sizes(model)
+    return Parallelism(draw(st.sampled_from(sizes)), pipeline, expert, data)
+
+
+@st.composite
+def iteration_models(draw: st.DrawFn, split: Parallelism | None = None) -> IterationModel:
     model = draw(st.sampled_from(MODELS))
-    sizes = allowed_tensor_sizes(model)
+    split = split or draw(parallelisms(model))
     return IterationModel(
         model,
         draw(st.sampled_from(CHIPS)),
         draw(st.sampled_from(tuple(PRECISIONS.values()))),
-        Parallelism(tensor or draw(st.sampled_from(sizes))),
+        split,
         draw(efficiencies()),
         draw(st.sampled_from((0.0, 300e-6))),
-        placement=draw(placements()),
+        routing_skew=draw(st.sampled_from((0.0, 0.7))),
+        exchange=draw(st.sampled_from(("all-gather", "all-to-all"))),
+        placement=draw(placements()) if split.pipeline == split.data == 1 else ON_DEVICE,
     )
 
 

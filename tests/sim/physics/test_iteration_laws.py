@@ -51,8 +51,10 @@ def test_never_faster_than_the_bytes_allow(model: IterationModel, totals: Totals
     )
     read_bytes += model.model.embedding_parameters / model.parallelism.tensor * STREAM_BYTES
     if mixture := model.model.mixture:
-        expert_bytes = model.model.expert_parameters * model.precision.weight_bytes / model.parallelism.tensor
-        hit = experts_hit(mixture.experts, mixture.experts_per_token, totals.tokens)
+        split = model.parallelism
+        expert_bytes = model.model.expert_parameters * model.precision.weight_bytes / split.expert_devices
+        everybody = split.data * totals.tokens
+        hit = experts_hit(mixture.experts, mixture.experts_per_token, everybody, model.routing_skew)
         read_bytes += model.model.mixture_layers * hit * expert_bytes
     if not model.model.latent:
         shape = model.model
@@ -76,9 +78,9 @@ def twice_the_chip(chip: HardwareProfile) -> HardwareProfile:
 
     memory = replace(chip.memory, bandwidth_bytes_per_second=2 * chip.memory.bandwidth_bytes_per_second)
     peaks = {unit: 2 * peak for unit, peak in chip.peak_flops_per_second.items()}
-    up, host = twice(chip.scale_up), twice(chip.host_link)
+    up, host, out = twice(chip.scale_up), twice(chip.host_link), twice(chip.scale_out)
     assert host
-    return replace(chip, memory=memory, peak_flops_per_second=peaks, scale_up=up, host_link=host)
+    return replace(chip, memory=memory, peak_flops_per_second=peaks, scale_up=up, host_link=host, scale_out=out)
 
 
 def half_the_launches(constants: Efficiency) -> Efficiency:
@@ -93,6 +95,7 @@ def half_the_launches(constants: Efficiency) -> Efficiency:
         one_shot_seconds=links.one_shot_seconds / 2,
         ring_seconds=links.ring_seconds / 2,
         pcie_seconds=links.pcie_seconds / 2,
+        network_seconds=links.network_seconds / 2,
         pcie_bytes_per_second=links.pcie_bytes_per_second and 2 * links.pcie_bytes_per_second,
     )
     return replace(constants, links=links, **rates)
@@ -123,7 +126,7 @@ def test_an_iteration_is_the_sum_of_its_parts(model: IterationModel, totals: Tot
     attention = model.decode_attention_seconds(*keys)
     in_window = totals.window_pairs, totals.window_kv_tokens
     attention = attention + model.prefill_attention_seconds(*totals.prompts, *in_window)
-    whole = parts + attention + model.host_seconds
+    whole = parts + attention + model.fixed_seconds
     if model.placement.is_off:
         assert model.seconds(totals) == whole
     assert model.seconds(totals) == pytest.approx(whole + model.waiting_seconds(totals), rel=1e-12)
@@ -160,7 +163,7 @@ def test_a_decoding_row_pays_for_a_whole_query_tile_in_one_kernel() -> None:
 
 @given(iteration_models())
 def test_nothing_to_do_takes_no_device_time(model: IterationModel) -> None:
-    assert model.seconds(Totals(0, 0)) == model.host_seconds
+    assert model.seconds(Totals(0, 0)) == model.host_seconds * model.parallelism.pipeline
 
 
 @given(iteration_models(), st.integers(1, 10**7), st.integers(0, 2000), st.integers(0, 10**6))
@@ -176,11 +179,11 @@ def test_decode_attention_is_affine_in_the_context(
     assert (in_window > 0) == (model.model.window is not None)
 
 
-@given(iteration_models(tensor=1), iterations())
+@given(iteration_models(Parallelism()), iterations())
 def test_one_device_has_no_communication(model: IterationModel, totals: Totals) -> None:
     slow = Link("slow", "switch", 1.0, 1.0)
     model = replace(model, placement=ON_DEVICE)
-    alone = replace(model, hardware=replace(model.hardware, scale_up=slow, host_link=slow))
+    alone = replace(model, hardware=replace(model.hardware, scale_up=slow, host_link=slow, scale_out=slow))
     assert alone.seconds(totals) == model.seconds(totals)
     assert alone.flags == ()
 

@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given
 
 from sim.physics.iteration import IterationModel, Totals
+from sim.physics.parallelism import Parallelism
 from sim.physics.resources import RESOURCES, head_resources, prompt_resources, token_resources
 from tests.sim.physics.physics_strategies import iteration_models, iterations
 
@@ -23,7 +24,7 @@ def test_resources_sum_to_the_time(model: IterationModel, totals: Totals) -> Non
         np.testing.assert_allclose(split.sum(axis=0), whole, rtol=1e-12)
 
 
-@given(model=iteration_models(tensor=1))
+@given(model=iteration_models(Parallelism()))
 def test_one_device_has_no_links(model: IterationModel) -> None:
     count = np.arange(1, 100)
     for split in (token_resources(model, count), head_resources(model, count)):
