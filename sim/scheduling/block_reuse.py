@@ -165,16 +165,12 @@ class BlockReuse:
             self._store(sequence, written - written % self.block_tokens)
 
     def first_missing(self, sequence: Sequence) -> Key | None:
-        """Return what the first full block of a waiting sequence's prompt that is not stored is called.
-
-        None if all are, or if the block is of no use to anybody else.
-        """
+        """Return what the first full block of a waiting prompt that is not stored is called, None if all are."""
         size, tokens = self.block_tokens, sequence.tokens
         _, position, _ = descend(self._root, sequence, tokens, size)
         if position + size > tokens:
             return None
-        name = name_at(sequence.path, sequence.index, position + size)
-        return None if isinstance(name, int) else (name, position + size)
+        return name_at(sequence.path, sequence.index, position + size), position + size
 
     def cached_blocks(self) -> int:
         """Return how many blocks can be found."""

@@ -35,12 +35,13 @@ class ReusingLedger(StoringLedger):
         """Whether a waiting sequence had better wait for content that somebody else computes in this iteration.
 
         That is so if the first block that it would have to compute is also the first one that a prompt before it in
-        this iteration has to, or one that goes on; it is then the turn of those behind.
+        this iteration has to, or one that goes on; it is then the turn of those behind. Whoever is asked twice in an
+        iteration, because somebody was paused for it, waits for itself, as it does there.
         """
-        if not (self._defers and sequence.path):
+        if not self._defers:
             return False
         if self._contributed is None:
-            begun = (self._reuse.first_missing(other) for other in self.partial if other.path)
+            begun = (self._reuse.first_missing(other) for other in self.partial)
             self._contributed = {key for key in begun if key is not None}
         key = self._reuse.first_missing(sequence)
         if key in self._contributed:

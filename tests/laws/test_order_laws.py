@@ -67,7 +67,9 @@ def contended(draw: st.DrawFn) -> Trace:
     )
 
 
-@given(trace=contended(), cache=st.booleans(), chosen=schedulers(), base=st.integers(100, 2000))
+@given(
+    trace=contended(), cache=st.sampled_from([False, True, "sglang"]), chosen=schedulers(), base=st.integers(100, 2000)
+)
 def test_coasting_changes_nothing_though_the_head_is_refused_and_newcomers_overtake(trace, cache, chosen, base):
     runs = [
         replay(
@@ -84,7 +86,13 @@ def test_coasting_changes_nothing_though_the_head_is_refused_and_newcomers_overt
         np.testing.assert_array_equal(getattr(runs[0], column), getattr(runs[1], column), err_msg=column)
 
 
-@given(trace=traces(), bounds=limits().map(roomy), clock=clocks(), cache=st.booleans(), chosen=schedulers())
+@given(
+    trace=traces(),
+    bounds=limits().map(roomy),
+    clock=clocks(),
+    cache=st.sampled_from([False, True, "sglang"]),
+    chosen=schedulers(),
+)
 def test_coasting_changes_nothing_though_newcomers_may_go_first(trace, bounds, clock, cache, chosen):
     coasted = replay(trace, bounds, chosen[0], clock, prefix_cache=cache)
     stepped = replay(trace, bounds, chosen[0], clock, prefix_cache=cache, coast=False)
@@ -94,7 +102,13 @@ def test_coasting_changes_nothing_though_newcomers_may_go_first(trace, bounds, c
     assert coasted.evicted_blocks == stepped.evicted_blocks
 
 
-@given(trace=traces(), bounds=limits().map(roomy), clock=clocks(), cache=st.booleans(), chosen=schedulers((*ORDERS,)))
+@given(
+    trace=traces(),
+    bounds=limits().map(roomy),
+    clock=clocks(),
+    cache=st.sampled_from([False, True, "sglang"]),
+    chosen=schedulers((*ORDERS,)),
+)
 def test_nobody_who_is_left_waiting_comes_before_somebody_who_was_admitted(trace, bounds, clock, cache, chosen):
     scheduler, name = chosen
     key = ORDERS[name][1]
@@ -116,7 +130,7 @@ def test_nobody_who_is_left_waiting_comes_before_somebody_who_was_admitted(trace
     assert (outcome.finish[outcome.outcome == FINISHED] > 0).all()
 
 
-@given(trace=traces(), bounds=limits().map(roomy), clock=clocks(), cache=st.booleans())
+@given(trace=traces(), bounds=limits().map(roomy), clock=clocks(), cache=st.sampled_from([False, True, "sglang"]))
 def test_where_nothing_tells_requests_apart_all_orders_are_that_of_arrival(trace, bounds, clock, cache):
     equal = replace(trace, priority=None)
     outcomes = [

@@ -55,7 +55,7 @@ class TwoPools(RuleBasedStateMachine):
         if not self.plain.only_at_end:
             assert used == sum(block.users > 0 for block in found)
         missing = self.pool.first_missing(sequence)
-        assert missing is None or missing[1] == self.plain.first_missing(sequence.index, sequence.tokens)
+        assert (missing and missing[1]) == self.plain.first_missing(sequence.index, sequence.tokens)
         blocks = -(-sequence.tokens // self.pool.block_tokens)
         if blocks - used > self.pool.free:
             return
