@@ -20,7 +20,7 @@ from sim.results.tokens import has_token_times, token_times
 from sim.scheduling.batch import Limits
 from sim.scheduling.schedulers import SCHEDULERS
 from tests import strategies
-from tests.strategies import clocks, servers, traces
+from tests.strategies import clocks, half_as_fast, servers, traces
 from workloads.trace import Trace
 
 COLUMNS = ("arrival", "queued", "first_token", "finish", "cached_tokens", "preemptions", "outcome", "replica")
@@ -42,15 +42,17 @@ class Drawn:
 def clusters(draw: st.DrawFn, *, least: int = 2) -> Drawn:
     """Draw up to four replicas; half of the time all are equal."""
     count = draw(st.integers(least, 4))
-    kinds = [_server(draw(servers()), draw(clocks()))]
+    kinds = [_server(draw(servers()), draw(clocks(windows=True)))]
     while draw(st.booleans()) and len(kinds) < count:
-        other = _server(draw(servers()), draw(clocks()))
+        other = _server(draw(servers()), draw(clocks(windows=True)))
         kinds += [other] if other.scheduler.streams == kinds[0].scheduler.streams else []
     each = tuple(kinds[number % len(kinds)] for number in range(count))
     return Drawn(each, draw(st.sampled_from(sorted(ROUTERS))), draw(st.integers(0, 3)))
 
 
 def _server(drawn: strategies.Server, clock: IterationClock) -> Server:
+    if not drawn.bounds.window:
+        clock = replace(clock, window_ticks=0, window_prompt_ticks=None)
     return Server(drawn.bounds, drawn.scheduler, clock, drawn.cache, drawn.asynchronous)
 
 
@@ -174,6 +176,42 @@ def test_token_times_are_those_of_the_replica(trace, cluster, seed):
     assert (np.diff(offsets) == trace.output_tokens[known]).all()
     np.testing.assert_array_equal(times[offsets[:-1]] * 2**40, outcome.first_token[known])
     np.testing.assert_array_equal(times[offsets[1:] - 1] * 2**40, outcome.finish[known])
+
+
+@given(trace=traces(), cluster=clusters())
+def test_doubling_all_ticks_doubles_all_results(trace, cluster):
+    once = cluster.serve(trace)
+    slower = tuple(replace(server, clock=half_as_fast(server.clock)) for server in cluster.servers)
+    later = replace(trace, arrival_seconds=2 * trace.arrival_seconds, think_seconds=2 * trace.think_seconds)
+    twice = replace(cluster, servers=slower).serve(later)
+    same(once, twice, ("outcome", "replica", "preemptions", "cached_tokens"))
+    served = once.outcome == FINISHED
+    np.testing.assert_array_equal(twice.finish[served], 2 * once.finish[served])
+    np.testing.assert_array_equal(twice.first_token[served], 2 * once.first_token[served])
+
+
+@given(trace=traces(), cluster=clusters())
+def test_iterations_of_a_replica_do_not_overlap_and_idle_means_nothing_waits_there(trace, cluster):
+    outcome = cluster.serve(trace)
+    for number, log in enumerate(outcome.logs):
+        assert (log.start[1:] >= log.end[:-1]).all()
+        mine = (outcome.outcome == FINISHED) & (outcome.replica == number)
+        for row in np.flatnonzero(log.start[1:] > log.end[:-1]):
+            waiting = mine & (outcome.arrival < log.start[row + 1]) & (outcome.finish > log.end[row])
+            assert not waiting.any(), "the replica was idle although somebody was there"
+
+
+@pytest.mark.parametrize("think", [0.0, 1000.0])
+def test_followers_released_at_one_instant_are_routed_in_order_of_their_index(think):
+    # 0 and 1 end at the same tick on two replicas; 0 releases 3 first, then 1 releases 2.
+    each = np.full(4, 5)
+    trace = Trace(
+        np.zeros(4), each, each, each, previous=np.array([-1, -1, 1, 0]), think_seconds=np.full(4, think / 2**40)
+    )
+    for coast in (True, False):
+        outcome = serve_cluster(trace, equal(2), "round_robin", coast=coast)
+        assert outcome.arrival[2] == outcome.arrival[3] == outcome.finish[0] + think
+        assert outcome.replica.tolist() == [0, 1, 0, 1]
 
 
 def simple(count: int, gap: float, prompt: int = 50, output: int = 20) -> Trace:
