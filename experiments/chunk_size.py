@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from cyclopts import Parameter
 
+from experiments import grid
 from experiments.options import Options, completed
 from experiments.sched_compare import capacity, scenario_of
 from experiments.table_experiment import Answer, Flag, check_folder, deliver, records
@@ -46,6 +49,7 @@ def chunk_size(
     quick: Flag = False,
     out: Path | None = None,
     json: Flag = False,
+    where: Annotated[grid.Where, Parameter(name="*")] = grid.HERE,
 ) -> int:
     """Show first-token latency and pauses between tokens against the tokens of an iteration, and find the knee.
 
@@ -69,8 +73,9 @@ def chunk_size(
     from experiments import console
 
     check_folder(out)
+    kept = grid.keeping(where, grid.points_folder("chunk_size", out))
     with console.progress("simulating") as advance:
-        table = run(Options(hardware=hardware, model=model, tp=tp, quick=quick), load, advance)
+        table = run(Options(hardware=hardware, model=model, tp=tp, quick=quick), load, advance, kept)
     answer = Answer(
         name="chunk_size",
         question=f"How many tokens an iteration? Chat on {tp} x {hardware}, {model}, at {100 * load:.0f} % load.",
@@ -82,10 +87,17 @@ def chunk_size(
         draw=lambda: _pictures(table),
         quick=quick,
     )
-    return deliver(answer, out, json)
+    status = deliver(answer, out, json)
+    grid.forget(where, kept)
+    return status
 
 
-def run(base: Options, load: float = 0.7, advance: Callable[[float], None] = lambda _: None) -> pd.DataFrame:
+def run(
+    base: Options,
+    load: float = 0.7,
+    advance: Callable[[float], None] = lambda _: None,
+    where: grid.Where = grid.HERE,
+) -> pd.DataFrame:
     """Return a row for each budget and metric: estimate [s, requests/s] and 95 % interval; `knee` marks one budget.
 
     Raises
@@ -100,13 +112,15 @@ def run(base: Options, load: float = 0.7, advance: Callable[[float], None] = lam
     options = completed(base)
     budgets = QUICK_BUDGETS if options.quick else BUDGETS
     rate = load * float(_capacities(options, REFERENCE).mean())
-    rows: list[dict[str, Any]] = []
-    for done, budget in enumerate(budgets, start=1):
-        rows += _rows(options, budget, rate, load)
-        advance(done / len(budgets))
-    table = pd.DataFrame(rows)
+    points = [{"budget": budget} for budget in budgets]
+    at_load = partial(_budget, options, rate, load)
+    table = pd.DataFrame(grid.rows(grid.sweep(at_load, points, where, advance=advance)))
     table["knee"] = table["budget"] == knee(table)
     return table
+
+
+def _budget(options: Options, rate: float, load: float, budget: int) -> list[dict[str, Any]]:
+    return list(_rows(options, budget, rate, load))
 
 
 def knee(table: pd.DataFrame) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -209,11 +208,6 @@ def share_of(value: float) -> str:
     '99.3 %'
     """
     return "-" if value != value else f"{100 * value:.1f} %"
-
-
-def points_folder(name: str, out: Path | None) -> Path:
-    """Return where an experiment keeps finished runs while it lasts: beside its results."""
-    return (out or Path("results") / name).with_name(f".{(out or Path(name)).name}.points")
 
 
 def trace_of(study: Study, rate: float, seed: int, context: int) -> Trace:

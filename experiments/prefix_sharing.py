@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from cyclopts import Parameter
 
-from experiments import cache_bounds
+from experiments import cache_bounds, grid
 from experiments.options import Options, completed
 from experiments.sched_compare import capacity, scenario_of
 from experiments.table_experiment import Answer, Flag, deliver, records
@@ -78,6 +80,7 @@ def prefix_sharing(
     quick: Flag = False,
     out: Path | None = None,
     json: Flag = False,
+    where: Annotated[grid.Where, Parameter(name="*")] = grid.HERE,
 ) -> int:
     """Show what a prefix cache saves by the share of the prompts that is shared, by load, by cache size, and by cache.
 
@@ -104,8 +107,9 @@ def prefix_sharing(
     from experiments import console
 
     base = Options(hardware=hardware, model=model, tp=tp, context=context, quick=quick)
+    kept = grid.keeping(where, grid.points_folder("prefix_sharing", out))
     with console.progress("simulating") as advance:
-        table = run(base, trace, lambda share: advance(share / 2))
+        table = run(base, trace, lambda share: advance(share / 2), kept)
         caches = compare_caches(base, trace, lambda share: advance(0.5 + share / 2))
     answer = Answer(
         name="prefix_sharing",
@@ -121,10 +125,17 @@ def prefix_sharing(
         draw=lambda: [*_pictures(table), *_cache_pictures(caches)],
         quick=quick,
     )
-    return deliver(answer, out, json)
+    status = deliver(answer, out, json)
+    grid.forget(where, kept)
+    return status
 
 
-def run(base: Options, recorded: str | None = None, advance: Callable[[float], None] = lambda _: None) -> pd.DataFrame:
+def run(
+    base: Options,
+    recorded: str | None = None,
+    advance: Callable[[float], None] = lambda _: None,
+    where: grid.Where = grid.HERE,
+) -> pd.DataFrame:
     """Return a row for each shared text, memory and number: estimate and 95 % interval.
 
     Metrics: `saved_share` of the GPU-seconds per request, `hit_share` of the prompt tokens, and at each load
@@ -138,11 +149,9 @@ def run(base: Options, recorded: str | None = None, advance: Callable[[float], N
     import pandas as pd
 
     tokens = QUICK_TOKENS if base.quick else SHARED_TOKENS
-    cases = [(utilisation, shared) for utilisation in UTILISATIONS for shared in tokens]
-    rows: list[dict[str, Any]] = []
-    for done, (utilisation, shared) in enumerate(cases, start=1):
-        rows += _rows(_service(replace(base, utilisation=utilisation, system_prompt=shared)), LOADS)
-        advance(done / (len(cases) + bool(recorded)))
+    cases = [{"utilisation": utilisation, "shared": shared} for utilisation in UTILISATIONS for shared in tokens]
+    part = len(cases) / (len(cases) + bool(recorded))
+    rows = grid.rows(grid.sweep(partial(_case, base), cases, where, advance=lambda share: advance(part * share)))
     if recorded:
         rows += _rows(_service(Options(trace=recorded, quick=base.quick)), ())
     return pd.DataFrame(rows)
@@ -246,6 +255,10 @@ def plot(table: pd.DataFrame) -> Figure:
     axes.set_xlabel("prompt tokens found in the cache [%]", color=QUIET, size=MEDIUM)
     axes.set_ylabel("GPU-seconds saved [%]", color=QUIET, size=MEDIUM)
     return figure
+
+
+def _case(base: Options, utilisation: float, shared: int) -> list[dict[str, Any]]:
+    return list(_rows(_service(replace(base, utilisation=utilisation, system_prompt=shared)), LOADS))
 
 
 def _service(options: Options) -> Service:

@@ -10,7 +10,7 @@ import numpy as np
 from cyclopts import Parameter
 
 from experiments import grid
-from experiments.cluster_load import P99, Measured, Setup, Study, measure, points_folder, shown_numbers
+from experiments.cluster_load import P99, Measured, Setup, Study, measure, shown_numbers
 from experiments.table_experiment import Answer, Flag, check_folder, deliver
 from sim.engine.routers import ROUTERS
 from sim.figures.words import percent, three_digits
@@ -106,7 +106,7 @@ def replicas_vs_tp(
         slo_tpot=slo_tpot,
     )
     study, left_out = study.possible()
-    kept = grid.keeping(where, points_folder("replicas_vs_tp", out))
+    kept = grid.keeping(where, grid.points_folder("replicas_vs_tp", out))
     with console.progress("simulating") as advance:
         measured = run(study, QUICK_SHARES if quick else SHARES, kept, advance)
     table = measured.table()

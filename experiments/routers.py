@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from experiments import grid
-from experiments.cluster_load import APPLICATIONS, Measured, Setup, Study, measure, points_folder, shown_numbers
+from experiments.cluster_load import APPLICATIONS, Measured, Setup, Study, measure, shown_numbers
 from experiments.table_experiment import Answer, Flag, Names, check_folder, deliver
 from sim.engine.routers import ROUTERS
 from sim.figures.words import percent
@@ -90,7 +90,7 @@ def routers(
         raise ValueError(f"--replicas is {replicas}; allowed: 2 and more, one needs no router")
     setups = tuple(Setup(name, replicas, tp, name, prefix_cache=True) for name in dict.fromkeys(router))
     study = Study(hardware, model, precision, policy, context, setups, True, requests, seeds, 2.0, 0.05)
-    kept = grid.keeping(where, points_folder("routers", out))
+    kept = grid.keeping(where, grid.points_folder("routers", out))
     with console.progress("simulating") as advance:
         measured = run(study, quick, kept, advance)
     finding = headline(measured)

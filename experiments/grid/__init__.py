@@ -3,8 +3,8 @@
 from experiments.grid.identity import stamp
 from experiments.grid.replays import replay_of, row_of
 from experiments.grid.stored import Row
-from experiments.grid.sweep import Interrupted, Outcome, sweep, table
-from experiments.grid.where import HERE, Where, forget, keeping
+from experiments.grid.sweep import Interrupted, Outcome, rows, sweep, table
+from experiments.grid.where import HERE, Where, forget, keeping, points_folder
 
 __all__ = [
     "HERE",
@@ -14,8 +14,10 @@ __all__ = [
     "Where",
     "forget",
     "keeping",
+    "points_folder",
     "replay_of",
     "row_of",
+    "rows",
     "stamp",
     "sweep",
     "table",

@@ -37,10 +37,14 @@ class Outcome:
         ValueError
             If the point failed, with its error, or has not one row.
         """
-        if self.error is not None:
-            raise ValueError(f"at {_words(self.point)}: {self.error}")
+        self.check()
         (only,) = self.rows
         return only
+
+    def check(self) -> None:
+        """Raise the error of a point that failed, as a ValueError."""
+        if self.error is not None:
+            raise ValueError(f"at {_words(self.point)}: {self.error}")
 
 
 class Interrupted(KeyboardInterrupt):
@@ -106,6 +110,21 @@ def sweep(
     except KeyboardInterrupt:
         raise Interrupted(_outcomes(points, contents)) from None
     return _outcomes(points, contents)
+
+
+def rows(outcomes: Sequence[Outcome]) -> list[Row]:
+    """Return the rows of all points, where none may fail.
+
+    Raises
+    ------
+    ValueError
+        If one has, with its error.
+    """
+    found: list[Row] = []
+    for outcome in outcomes:
+        outcome.check()
+        found += outcome.rows
+    return found
 
 
 def table(outcomes: Sequence[Outcome]) -> pd.DataFrame:

@@ -55,6 +55,12 @@ class Where:
 HERE = Where()
 
 
+def points_folder(name: str, out: Path | None) -> Path:
+    """Return where a command keeps finished points while it lasts: beside its results."""
+    folder = out or Path("results") / name
+    return folder.with_name(f".{folder.name}.points")
+
+
 def keeping(where: Where, folder: Path) -> Where:
     """Return the same with finished points kept in `folder`, unless the user named one.
 
