@@ -32,6 +32,7 @@ FILLS = {
     "prefill_stall": ("#7a3366", ""),
     "held": ("#7a3366", "////"),
     "preemption": ("#1b1f24", ""),
+    "swap": ("#1b1f24", "////"),
     "communication": ("#009E73", ""),
     "host": ("#c3cad2", ""),
 }
@@ -39,7 +40,7 @@ FILLS = {
 
 _LABELLED = 0.05  # share of the longest bar from which a part has its share written into it
 _ROOMY = 3  # policies up to which a bar is high enough for that
-_DARK = ("own_prefill", "prefill_stall", "held", "preemption", "kv_blocks", "communication")
+_DARK = ("own_prefill", "prefill_stall", "held", "preemption", "swap", "kv_blocks", "communication")
 
 
 def tail_parts(table: pd.DataFrame, title: str, subtitle: str) -> Figure:

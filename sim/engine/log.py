@@ -92,6 +92,7 @@ class Log:
         values["iterations"] = values["iterations"].astype(np.int64)
         values["gaps"] = np.frombuffer(self.gaps, dtype=np.int64).reshape(-1, 2)
         values["chunks"] = np.frombuffer(self.chunks, dtype=np.int32).reshape(-1, 5)
+        values["moves"] = np.frombuffer(self.moves, dtype=np.int64).reshape(-1, 2)
         values["idle"] = np.frombuffer(self.idle, dtype=np.int64).reshape(-1, 2)
         values["pauses"] = np.frombuffer(self.pauses, dtype=np.int32).reshape(-1, 3)
         values["sights"] = np.frombuffer(self.sights, dtype=np.int64).reshape(-1, 2)
@@ -104,7 +105,8 @@ class Iterations:
 
     `gaps` has a row for each gap between tokens that spans a preemption or a pause: when it ended, and how long it was.
     `chunks`, (chunks, 5), and `pauses`, (pauses, 3), say which request the rows are about: see `Log`.
-    `idle`, (rows, 2), says which iterations compute tokens for nobody, and how many; `sights`, (rows, 2), what those
+    `moves`, (rows, 2), says which iterations move KV blocks from or to the memory of the host, and how many;
+    `idle`, (rows, 2), which iterations compute tokens for nobody, and how many; `sights`, (rows, 2), what those
     with prompts and decodes read in layers with a window.
     """
 
@@ -129,6 +131,7 @@ class Iterations:
     gaps: npt.NDArray[np.int64]
     chunks: npt.NDArray[np.int32]
     pauses: npt.NDArray[np.int32]
+    moves: npt.NDArray[np.int64]
     idle: npt.NDArray[np.int64]
     sights: npt.NDArray[np.int64]
 

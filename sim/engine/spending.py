@@ -80,10 +80,20 @@ class Spending:
         row, in_window = log.sights.T
         weights[self._attention, row] += self.clock.window_ticks * (in_window + self.clock.tile_tokens * decodes[row])
         weights[HOST] += self.clock.base
-        split = self._apportioned(log.duration, weights)
+        moved = self.moved(log)
+        device = log.duration - moved
+        split = self._apportioned(device, weights)
         alone = np.flatnonzero(prompts == 0)
-        split[:, alone] = self.decoding(log.iterations[alone], (decodes + idle)[alone], log.duration[alone])
+        split[:, alone] = self.decoding(log.iterations[alone], (decodes + idle)[alone], device[alone])
+        split[LINK] += moved
         return split
+
+    def moved(self, log: Iterations) -> Integers:
+        """Return what each stretch takes to move KV blocks from or to the memory of the host (stretches,) [ticks]."""
+        moved = np.zeros(len(log.start), dtype=np.int64)
+        row, blocks = log.moves.T
+        np.add.at(moved, row, self.clock.host_block_ticks * blocks)
+        return moved
 
     @cached_property
     def _least(self) -> int:

@@ -34,6 +34,7 @@ PARTS = {
     "prefill_stall": "stalls by prompts of others",
     "held": "pauses for want of tokens or KV blocks",
     "preemption": "preemption and recomputation",
+    "swap": "swapping to the host and back",
     "communication": "communication between devices",
     "host": "host work",
 }
@@ -45,7 +46,7 @@ OWN = ("front_end", "own_prefill", "own_decode", "communication", "host")
 _PART = {name: place for place, name in enumerate(PARTS)}
 _SEATS, _TOKENS, _BLOCKS, _POLICY = (_PART[name] for name in ("seats", "token_budget", "kv_blocks", "policy"))
 _WAITS = range(_POLICY + 1)
-_DECODING = tuple(_PART[name] for name in ("own_decode", "prefill_stall", "held", "communication", "host"))
+_DECODING = tuple(_PART[name] for name in ("own_decode", "prefill_stall", "held", "swap", "communication", "host"))
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class Attribution:
     prompt; the rest is `prefill_stall`, and so is every iteration in which nobody decodes. `held` is an iteration that
     it had to sit out while others decoded.
 
-    *Preempted*. All time from a preemption until everything lost is computed anew, and a token is out, is `preemption`.
+    *Preempted*. All time from a preemption until everything lost is computed anew, and a token is out, is `preemption`;
+    of one that is swapped out, all until its next token is `swap`, and so is what moving its blocks delays others.
 
     What is its own splits further by what device and host do (`SPENT_ON`): a launch takes what it takes, all else of an
     operator's time belongs to the resource that it waits for. Links are the part `communication`, the host is `host`:
@@ -159,10 +161,15 @@ class Rows:
         return cumulated(spent)
 
     @cached_property
+    def moved(self) -> Integers:
+        """What each row takes to move blocks from or to the memory of the host (rows,) [ticks]."""
+        return self.spending.moved(self.log)
+
+    @cached_property
     def own_decoding(self) -> Integers:
         """What each row spends on decoding, up to what the same decodes would take alone (SPENT_ON, rows) [ticks]."""
         log = self.log
-        own = np.where(log.decodes > 0, self.duration, 0)
+        own = np.where(log.decodes > 0, self.duration - self.moved, 0)
         mixed = np.flatnonzero((log.decodes > 0) & (log.prompts > 0))
         seen = dict(log.sights.tolist())
         columns = (mixed, log.decodes[mixed], log.context[mixed])
@@ -184,7 +191,8 @@ class Rows:
         spent = self.own_decoding
         own = spent.sum(axis=0)
         link, host = spent[LINK], spent[HOST]
-        return np.stack([own - link - host, self.duration - own, np.zeros_like(own), link, host])
+        stall = self.duration - own - self.moved
+        return np.stack([own - link - host, stall, np.zeros_like(own), self.moved, link, host])
 
     def alone(self, cached: Integers, tokens: Integers, ends: Integers) -> Integers:
         """Return what iterations of a single piece of a prompt each would take [ticks]."""
@@ -243,7 +251,8 @@ class States:
     chunks : rows of the log's chunks that lie in the first prefill.
     held, wasted : (pauses, 2) row and request; `wasted` are decodes for nothing after the last token.
     decoding, preempted : (stretches, 3) request, first row, and the row behind the last one.
-    is_first : (preempted stretches,) whether the first token comes at the end of it.
+    is_first, is_swap : (preempted stretches,) whether the first token comes at the end of it; whether nothing was
+        computed anew, but swapped.
     """
 
     def __init__(self, replay: Replay) -> None:
@@ -278,6 +287,8 @@ class States:
         ends = token & ~was_token & ~opens
         self.preempted = np.stack([request[begins], row[begins], row[ends]], axis=1)
         self.is_first = opens[begins]
+        back = swapped_in[:, 1] * (len(log.start) + 1) + swapped_in[:, 0]
+        self.is_swap = np.isin(self.preempted[:, 0] * (len(log.start) + 1) + self.preempted[:, 2] - 1, back)
 
 
 def _turns(ends: Integers, preempted: Integers) -> tuple[Integers, Integers, npt.NDArray[np.bool_]]:
@@ -347,8 +358,9 @@ def _add(parts: Iterable[Integers], request: Integers, values: Integers) -> None
 def _add_preempted(first: Integers, later: Integers, rows: Rows, states: States) -> None:
     request, begin, end = states.preempted.T
     lost = rows.end[end - 1] - rows.end[begin - 1]
+    part = np.where(states.is_swap, _PART["swap"], _PART["preemption"])
     for parts, chosen in ((first, states.is_first), (later, ~states.is_first)):
-        np.add.at(parts[_PART["preemption"]], request[chosen], lost[chosen])
+        np.add.at(parts, (part[chosen], request[chosen]), lost[chosen])
 
 
 def cumulated(values: Integers) -> Integers:

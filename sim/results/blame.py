@@ -24,9 +24,9 @@ class Blame:
 
     The rule: time in which a request waits or stalls belongs to the requests whose work fills the iteration that runs,
     in proportion to the device time that each would take alone (its piece of a prompt; its part of the decodes). A
-    stall of decoding belongs to the prompts alone. A request charges itself only where nobody else is computed (after
-    a preemption). So what a request is charged for is what it did, not the memory that it held: a counterfactual
-    without it tells the rest.
+    stall of decoding belongs to the prompts alone, and one by blocks on the move to those who are swapped. A request
+    charges itself only where nobody else is computed (after a preemption). So what a request is charged for is what it
+    did, not the memory that it held: a counterfactual without it tells the rest.
 
     Attributes
     ----------
@@ -54,11 +54,9 @@ def blame(limits: Limits, replay: Replay, victims: Integers) -> Blame:
     rows, states = Rows(replay.iterations, limits, replay.clock), States(replay)
     place = np.full(len(replay.arrival), -1, dtype=np.int64)
     place[victims] = np.arange(len(victims))
-    everybody, prompts = _shares(rows, states, len(place))
-    waits, stalls = _waits(rows, states, place)
     shape = len(victims), len(rows.start)
-    charged = _charge(_sparse(waits, shape), everybody, victims) + _charge(_sparse(stalls, shape), prompts, victims)
-    return Blame(victims, charged)
+    owed = zip(_waits(rows, states, place), _shares(rows, states, len(place)), strict=True)
+    return Blame(victims, sum(_charge(_sparse(times, shape), shares, victims) for times, shares in owed))
 
 
 def _sparse(entries: Entries, shape: tuple[int, int]) -> Any:
@@ -86,8 +84,8 @@ def _at(matrix: Any, row: Integers, column: Integers) -> Floats:
     return np.where(known[place] == wanted, marks.data[place], 0.0)
 
 
-def _shares(rows: Rows, states: States, requests: int) -> tuple[Any, Any]:
-    """Return whose work fills each row: everybody's and prompts' shares, (rows, requests), rows summing to 1 or 0."""
+def _shares(rows: Rows, states: States, requests: int) -> tuple[Any, Any, Any]:
+    """Return whose work fills each row: shares of everybody, of prompts, of those swapped; rows sum to 1 or 0."""
     row, request, cached, tokens, ends = rows.log.chunks.astype(np.int64).T
     weight = np.maximum(rows.alone(cached, tokens, ends) - rows.clock.base, 1)
     shape = len(rows.start), requests
@@ -103,7 +101,11 @@ def _shares(rows: Rows, states: States, requests: int) -> tuple[Any, Any]:
         (held_row, held, -each[held_row]),
         (wasted_row, wasted, each[wasted_row]),
     ]
-    return _normalised(_sparse(prompts + decodes, shape)), _normalised(_sparse(prompts, shape))
+    moving = np.flatnonzero(np.isin(rows.log.pauses[:, 0], rows.log.moves[:, 0]) & (rows.log.pauses[:, 2] % 2 == 1))
+    row, request = rows.log.pauses[moving, :2].T
+    swapped: Entries = [(row, request, np.ones(len(row), dtype=np.int64))]
+    everybody, those, moved = (_normalised(_sparse(work, shape)) for work in (prompts + decodes, prompts, swapped))
+    return everybody, those, moved
 
 
 def _normalised(weights: Any) -> Any:
@@ -112,8 +114,8 @@ def _normalised(weights: Any) -> Any:
     return weights
 
 
-def _waits(rows: Rows, states: States, place: Integers) -> tuple[Entries, Entries]:
-    """Return (victim, row, ticks) of waiting, charged to everybody, and of stalls, charged to prompts."""
+def _waits(rows: Rows, states: States, place: Integers) -> tuple[Entries, Entries, Entries]:
+    """Return (victim, row, ticks) of waiting for everybody, of stalls by prompts, and of stalls by those swapped."""
     waits: Entries = []
     mine = place[states.requests] >= 0
     arrival, admitted, computed = states.queued[mine], states.admitted[mine], states.computed[mine]
@@ -131,12 +133,13 @@ def _waits(rows: Rows, states: States, place: Integers) -> tuple[Entries, Entrie
     waits.append((place[lost[owner, 0]], at, rows.duration[at]))
     row, request = states.held[place[states.held[:, 1]] >= 0].T
     waits.append((place[request], row, rows.duration[row]))
-    stall = rows.decoding[1]
-    stalls: Entries = [(place[request], row, -stall[row])]
     decoding = states.decoding[place[states.decoding[:, 0]] >= 0]
     owner, at = _spread(decoding[:, 1], decoding[:, 2])
-    stalls.append((place[decoding[owner, 0]], at, stall[at]))
-    return waits, stalls
+    stalls, moves = (
+        [(place[request], row, -time[row]), (place[decoding[owner, 0]], at, time[at])]
+        for time in (rows.decoding[1], rows.moved)
+    )
+    return waits, stalls, moves
 
 
 def _spread(begin: Integers, end: Integers) -> tuple[Integers, Integers]:

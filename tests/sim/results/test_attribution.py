@@ -16,6 +16,7 @@ from sim.engine.spending import SPENT_ON
 from sim.physics.breakdown import breakdown
 from sim.physics.iteration import EAGER_HOST_SECONDS, Totals
 from sim.results.attribution import OWN, PARTS, Attribution, attribute
+from sim.results.blame import blame
 from sim.scenario import Scenario, simulate
 from sim.scheduling.batch import Limits
 from sim.scheduling.schedulers import SCHEDULERS
@@ -134,6 +135,25 @@ def test_a_prompt_stalls_decoding_under_prefill_first_for_a_whole_iteration_and_
         {"own_prefill": 10, "own_decode": 4, "prefill_stall": 90, "host": 5000},
         {"behind_decode": 511, "own_prefill": 90, "shared_prefill": 1, "host": 1000},
     ]
+
+
+def test_a_request_that_is_swapped_waits_for_memory_and_delays_others_by_its_blocks():
+    trace = made((0, 40, 60), (0, 40, 60))
+    clock = replace(CLOCK, host_block_ticks=50)
+    outcome = replay(trace, Limits(blocks=11), SCHEDULERS["prefill_first_swap"], clock)
+    first, second = (
+        dict(zip(PARTS, part.tolist(), strict=True)) for part in attribute(Limits(11), outcome).end_to_end.T
+    )
+    moved = 50 * int(outcome.iterations.moves[:, 1].sum())
+    assert outcome.preemptions.tolist() == [0, 1]
+    assert moved > 0
+    # Both decode together until one is taken out; what its blocks take on the way out, and back, delays the other if
+    # it still decodes. Nobody computes anything anew.
+    assert first["swap"] + second["swap"] >= moved
+    assert first["preemption"] == second["preemption"] == 0
+    assert 0 < first["swap"] <= moved
+    found = blame(Limits(11), outcome, np.array([0])).charged.toarray()
+    assert found[0, 1] == first["swap"] + first["behind_decode"] + first["prefill_stall"] + first["shared_prefill"]
 
 
 def test_a_request_that_arrives_during_another_prompt_waits_behind_it():
