@@ -25,6 +25,7 @@ from sim.results.intervals import Interval, replicated
 from sim.results.percentiles import Floats
 from sim.results.runs import LEVELS, Runs
 from sim.scenario import Machine, Scenario, simulate
+from sim.uncertainty import at
 from workloads import models
 
 if TYPE_CHECKING:
@@ -215,7 +216,7 @@ def _drawn(scenario: Scenario, question: Question, rate: float, cards: int) -> I
     assert scenario.efficiency is not None
     constants = band.draws(scenario.efficiency, question.draws, np.random.default_rng(DRAWS_SEED))
     for efficiency, host in constants:
-        drawn = replace(scenario, efficiency=efficiency, host_seconds=host * scenario.host_seconds)
+        drawn = at(scenario, efficiency, host)
         runs = _runs(drawn, drawn.machine, question, rate, (1,), cards)
         section = runs.sections[0]
         yield section.output_tokens_per_second / cards, 1 / float(np.nanmedian(section.latency("TPOT")))
