@@ -17,10 +17,12 @@ from hardware_profiles import HardwareProfile, available
 from hardware_profiles import load as load_hardware
 from sim.engine.clock import LAST_SECOND
 from sim.physics.mixed_attention import ONE_KERNEL_CHIPS
+from sim.physics.parallelism import Parallelism
 from sim.scenario import Scenario
 from sim.scheduling.policies.chunked_prefill import chunked_prefill
 from sim.scheduling.schedulers import Scheduler
 from workloads.models import load as load_model
+from workloads.models.transformer import Transformer
 from workloads.trace import Segments, Trace
 
 if TYPE_CHECKING:
@@ -193,13 +195,17 @@ def _scenario(record: Mapping[str, Any], trace: Trace) -> Scenario:
         reserve_whole_prompt=bool(_first(record, True, f"{scheduling}.scheduler_reserve_full_isl")),
     )
     context = number("max_model_len", default=model.context)
+    split = _split(record, model, number("tensor_parallel_size", default=1))
     cached = _first(record, True, "meta.kv_cache.enable_prefix_caching", f"{CACHE}.enable_prefix_caching")
     return Scenario(
         trace,
         hardware=chip,
         model=model,
         precision=_precision(record),
-        tensor=number("tensor_parallel_size", default=1),
+        tensor=split.tensor,
+        pipeline=split.pipeline,
+        expert=split.expert,
+        data=split.data,
         policy=Scheduler(policy, "vLLM V1", cuts_prompts=bool(policy.keywords["chunked"])),
         prefix_cache=bool(cached),
         asynchronous=bool(_first(record, True, f"{scheduling}.async_scheduling")),
@@ -210,6 +216,25 @@ def _scenario(record: Mapping[str, Any], trace: Trace) -> Scenario:
         context=context,
         one_attention_kernel=chip.name in ONE_KERNEL_CHIPS,
     )
+
+
+def _split(record: Mapping[str, Any], model: Transformer, tensor: int) -> Parallelism:
+    """Return what vLLM makes of its options: experts lie on the devices of all data ranks, whole or cut.
+
+    Source: docs.vllm.ai, "Data Parallel Deployment" and "Expert Parallel Deployment".
+    """
+    data, stages = _data_ranks(record), int(_first(record, 1, f"{ENGINE}.pipeline_parallel_size"))
+    if data > 1 and model.mixture is None:
+        raise ValueError(f"replays of DP {data} without experts to share are not modelled: these are several servers")
+    whole = model.mixture is not None and bool(_first(record, False, f"{ENGINE}.enable_expert_parallel"))
+    split = Parallelism(tensor, stages, tensor * data if whole else 1, data)
+    split.check(model)
+    return split
+
+
+def _data_ranks(record: Mapping[str, Any]) -> int:
+    parallel = "resolved_subset.parallel_config"
+    return int(_first(record, 1, f"{ENGINE}.data_parallel_size", f"{parallel}.data_parallel_size"))
 
 
 def _chip(record: Mapping[str, Any]) -> HardwareProfile:
@@ -258,13 +283,7 @@ def _precision(record: Mapping[str, Any]) -> str:
 
 def _require_modelled(record: Mapping[str, Any]) -> None:
     """Raise ValueError that says what of a server is not modelled."""
-    sizes = {
-        "DP": _first(record, 1, f"{ENGINE}.data_parallel_size", "resolved_subset.parallel_config.data_parallel_size"),
-        "PP": _first(record, 1, f"{ENGINE}.pipeline_parallel_size"),
-    }
-    missing = [f"{name} {size}" for name, size in sizes.items() if int(size) > 1]
-    if _first(record, False, f"{ENGINE}.enable_expert_parallel"):
-        missing.append("expert parallelism")
+    missing = []
     policy = _first(record, "fcfs", "resolved_subset.scheduler_config.policy")
     if policy != "fcfs":
         missing.append(f"scheduling policy {policy}")
@@ -272,10 +291,10 @@ def _require_modelled(record: Mapping[str, Any]) -> None:
     instances = [instance for node in nodes for instance in node.get("instances", [])]
     if any(instance.get("pd_type") for instance in instances):
         missing.append("prefill and decode on instances of their own")
-    if len(instances) > int(sizes["DP"]):
+    if len(instances) > _data_ranks(record):
         missing.append(f"{len(instances)} instances in a cluster")
     if missing:
-        raise ValueError(f"replays of {' with '.join(missing)} are not modelled; modelled is one replica with TP")
+        raise ValueError(f"replays of {' with '.join(missing)} are not modelled; modelled is one replica")
 
 
 def _first(record: Mapping[str, Any], default: Any, *paths: str) -> Any:

@@ -167,9 +167,8 @@ def test_a_prefix_of_a_prefix_is_the_text_of_the_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
-        ("meta.engine_kwargs.data_parallel_size", 2, "DP 2"),
-        ("meta.engine_kwargs.enable_expert_parallel", True, "expert parallelism"),
-        ("meta.engine_kwargs.pipeline_parallel_size", 4, "PP 4"),
+        ("meta.engine_kwargs.data_parallel_size", 2, "DP 2 without experts"),
+        ("meta.engine_kwargs.pipeline_parallel_size", 33, "allowed are 1 to 32"),
         ("meta.engine_kwargs.max_num_seqs", None, "max_num_seqs"),
         ("meta.engine_kwargs.max_num_batched_tokens", "many", "max_num_batched_tokens"),
         ("meta.engine_kwargs.dtype", "ternary", "ternary"),
@@ -185,6 +184,31 @@ def test_a_prefix_of_a_prefix_is_the_text_of_the_first(tmp_path: Path) -> None:
 def test_what_cannot_be_replayed_is_reported(tmp_path: Path, path: str, value: Any, says: str) -> None:
     write(tmp_path, table(), changed(path, value))
     assert says in skipped(scoreboard(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("options", "split"),
+    [
+        ({"tensor_parallel_size": 2, "pipeline_parallel_size": 2}, (2, 2, 1, 1)),
+        ({"data_parallel_size": 2, "enable_expert_parallel": True}, (1, 1, 2, 2)),
+        ({"data_parallel_size": 2}, (1, 1, 1, 2)),
+        ({"tensor_parallel_size": 2, "enable_expert_parallel": True}, (2, 1, 2, 1)),
+    ],
+)
+def test_servers_of_several_devices_are_replayed_as_they_were_split(
+    tmp_path: Path, options: dict[str, Any], split: tuple[int, ...]
+) -> None:
+    record = changed("meta.model", "Qwen/Qwen3-30B-A3B")
+    record["meta"]["engine_kwargs"] |= options
+    record["cluster"]["nodes"][0]["instances"] = [{"hardware": "RTXPRO6000"}]
+    exact(tmp_path, record)
+    recorded, result = simulated(tmp_path)
+    found = recorded.scenario.parallelism
+    assert (found.tensor, found.pipeline, found.expert, found.data) == split
+    assert np.isfinite(result.end_to_end_seconds).all()
+    generic = [row for row in scoreboard(tmp_path) if row.level == "generic"]
+    assert len(generic) == 2 * 3 * 4 + 1
+    assert max(row.median_abs_pct or 0.0 for row in generic) == 0.0
 
 
 def test_two_devices_over_pcie_are_scored_and_flagged(tmp_path: Path) -> None:
