@@ -69,7 +69,8 @@ def test_every_iteration_costs_what_its_tokens_see_one_by_one_and_stretches_add_
 
     options = {"prefix_cache": server.cache, "asynchronous": server.asynchronous}
     stepped = replay(trace, bounds, replace(scheduler, policy=policy), clock, coast=False, **options).iterations
-    assert stepped.duration.tolist() == costs
+    # A cache that knows who is to come may have tried the trace before; the last run counts.
+    assert stepped.duration.tolist() == costs[len(costs) - len(stepped.duration) :]
     coasted = replay(trace, bounds, scheduler, clock, **options).iterations
     assert coasted.duration.sum() == stepped.duration.sum()
 
