@@ -71,6 +71,7 @@ def _quantities(cell: Cell) -> dict[str, Any]:
         "goodput": ("goodput_share", "%", 100.0),
         "goodput [req/s]": ("goodput_per_second", "", 1.0),
         "prefix hits": ("prefix_hit_share", "%", 100.0),
+        "computed for nobody": ("padding_share", "%", 100.0),
         "KV occupancy": ("kv_occupancy", "%", 100.0),
         "GPU busy": ("busy_share", "%", 100.0),
         "GPU-seconds per request": ("gpu_seconds_per_request", "", 1.0),

@@ -228,6 +228,7 @@ QUANTITIES: dict[str, Callable[[Runs, Section], float]] = {
     "busy_share": lambda runs, section: section.busy_share,
     "gpu_seconds_per_request": lambda runs, section: runs.devices * section.busy_seconds_per_request,
     "kv_occupancy": lambda runs, section: section.kv_occupancy,
+    "padding_share": lambda runs, section: section.result.padding_share,
 }
 """What is reported besides percentiles, one number a section."""
 
