@@ -45,7 +45,7 @@ NAMES = {
     "infinite": "keeps everything",
 }
 METRICS = ("hit_share", "saved_tokens", "evicted_tokens", "gpu_seconds_per_request", "mean_ttft_seconds")
-TURNS, THINK_SECONDS, CONVERSATIONS_PER_SECOND, SHARED_TOKENS = 5.0, 30.0, 0.3, 512
+TURNS, THINK_SECONDS, CONVERSATIONS_PER_SECOND, SHARED_TOKENS = 5.0, 30.0, 0.2, 512
 HUES = {True: "#0072B2", False: "#8c959f"}
 NOTES = (
     "Caches: every system's own block size, the same memory, one scheduler. Belady's cache gives up what is asked for "
