@@ -220,7 +220,7 @@ def merged(logs: list[Iterations]) -> Iterations:
     sums = ("context", "pairs", "decodes", "prompts", "samples", "new_tokens", "cached_context", "free_blocks")
     columns = {name: summed(name) for name in (*sums, "waiting", "preempted", "wasted")}
     columns |= {name: one(name) for name in ("first", "growth", "iterations", "refusal")}
-    columns |= {name: moved(name) for name in ("chunks", "pauses", "idle")}
+    columns |= {name: moved(name) for name in ("chunks", "pauses", "idle", "moves")}
     sights = moved("sights")
     rows, place = np.unique(sights[:, 0], return_inverse=True)
     columns["sights"] = np.stack([rows, np.bincount(place, sights[:, 1], len(rows)).astype(np.int64)], axis=1)
