@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import hardware_profiles
@@ -11,12 +12,13 @@ from experiments.figures.words import readable
 from sim import systems
 from sim.physics import calibration
 from sim.physics import precision as precisions
+from sim.physics.parallelism import Parallelism
 from sim.scenario import Scenario
 from sim.scheduling.schedulers import SCHEDULERS
 
 EXAMPLE = "l20:2:w16a16,h20:1:fp8,l20:2:system=vllm-0.33"
 POSITIONS = ("chip", "tp", "precision")
-KEYS = (*POSITIONS, "system", "policy", "cache", "utilisation")
+KEYS = (*POSITIONS, "pp", "ep", "dp", "system", "policy", "cache", "utilisation")
 POLICY = "inflight_batching"
 
 
@@ -27,6 +29,7 @@ class Candidate:
     Attributes
     ----------
     chip, tp, precision : cards that share the model (TP), and its number formats.
+    pp, ep, dp : further ways to share it; see `sim.physics.parallelism.Parallelism`.
     system : the product, with its own policy, limits and overheads; None for a policy on a machine without any.
     policy, cache : without a system: the policy, and whether there is a prefix cache.
     utilisation : share of the memory that the server may use; None for 0.9, or what the system takes.
@@ -35,6 +38,9 @@ class Candidate:
     chip: str = "l20"
     tp: int = 2
     precision: str = "w16a16"
+    pp: int = 1
+    ep: int = 1
+    dp: int = 1
     system: str | None = None
     policy: str = POLICY
     cache: bool = False
@@ -48,12 +54,18 @@ class Candidate:
         ('1 x h20-96 FP8, in-flight batching', '2 x l20 W16A16, vLLM 0.33')
         """
         how = readable(self.system or self.policy) + (" + cache" if self.cache and not self.system else "")
-        return f"{self.tp} x {self.chip} {self.precision.upper()}, {how}"
+        split = f" ({self.split.words})" if self.cards > self.tp else ""
+        return f"{self.cards} x {self.chip}{split} {self.precision.upper()}, {how}"
 
     @property
     def cards(self) -> int:
         """Cards of the replica."""
-        return self.tp
+        return self.split.devices
+
+    @property
+    def split(self) -> Parallelism:
+        """How the cards share the model."""
+        return Parallelism(self.tp, self.pp, self.ep, self.dp)
 
     def scenario(self, model: str, efficiency: str = "generic", context: int | None = None) -> Scenario:
         """Return how it serves, without a trace.
@@ -71,6 +83,9 @@ class Candidate:
                 model=model,
                 precision=self.precision,
                 tensor=self.tp,
+                pipeline=self.pp,
+                expert=self.ep,
+                data=self.dp,
                 policy=self.policy,
                 prefix_cache=self.cache,
                 utilisation=self.utilisation or 0.9,
@@ -87,7 +102,7 @@ class Candidate:
             context=context,
             utilisation=self.utilisation,
         )
-        return replace(whole, efficiency=constants)
+        return replace(whole, efficiency=constants, pipeline=self.pp, expert=self.ep, data=self.dp)
 
 
 def parse(text: str, base: Candidate | None = None) -> tuple[Candidate, ...]:
@@ -133,6 +148,7 @@ def _candidate(text: str, base: Candidate) -> Candidate:
 
 def _checked(candidate: Candidate) -> Candidate:
     precisions.load(candidate.precision)
+    _ = candidate.split  # refuses what cannot be divided so
     if candidate.system is not None:
         systems.load(candidate.system)
         if candidate.policy != POLICY or candidate.cache:
@@ -142,9 +158,9 @@ def _checked(candidate: Candidate) -> Candidate:
     return candidate
 
 
-def _cards(text: str) -> int:
+def _count(name: str, text: str) -> int:
     if not (text.isascii() and text.isdecimal() and int(text) >= 1):
-        raise ValueError(f"tp is {text!r}; allowed: a whole number, at least 1")
+        raise ValueError(f"{name} is {text!r}; allowed: a whole number, at least 1")
     return int(text)
 
 
@@ -166,7 +182,10 @@ def _utilisation(text: str) -> float:
 
 _READ: dict[str, Callable[[str], Any]] = {
     "chip": lambda text: hardware_profiles.load(text).name,
-    "tp": _cards,
+    "tp": partial(_count, "tp"),
+    "pp": partial(_count, "pp"),
+    "ep": partial(_count, "ep"),
+    "dp": partial(_count, "dp"),
     "precision": str,
     "system": str,
     "policy": str,

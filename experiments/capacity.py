@@ -95,8 +95,8 @@ def capacity(
         METRIC pLEVEL <= BOUND UNIT with commas between; ttft, tpot, itl, e2e; us, ms, s, min
         [default: ttft p99 <= 2 s, tpot p95 <= 100 ms].
     candidates
-        CHIP:TP:PRECISION with commas between; also system=NAME, or policy=NAME and cache=on, and utilisation=SHARE;
-        what is left out is l20:2:w16a16:policy=inflight_batching.
+        CHIP:TP:PRECISION with commas between; also pp=, ep=, dp=, system=NAME, or policy=NAME and cache=on, and
+        utilisation=SHARE; what is left out is l20:2:w16a16:policy=inflight_batching.
     model
         a model, or the path of a .toml or config.json.
     trace

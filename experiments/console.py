@@ -18,6 +18,7 @@ from experiments.comparison import CACHED, Comparison
 from sim.figures.words import three_digits
 from sim.results.intervals import replicated
 from sim.results.runs import COUNTS, LEVELS
+from sim.results.separation import separation
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -159,7 +160,18 @@ def _differences(console: Console, comparison: Comparison) -> None:
         rows = [(name, pair[(pair.metric == metric) & (pair.level == level)]) for metric, level, name in shown]
         rows += [(name, pair[pair.metric == metric]) for metric, name in means]
         numbers = [(name, next(row.itertuples())) for name, row in rows]
-        paragraph(console, f"- {_name(str(second), False)} against {_name(str(first), False)}: {_changes(numbers)}", 4)
+        a, b = _name(str(first), False), _name(str(second), False)
+        paragraph(console, f"- {b} against {a}: {_changes(numbers)}", 4)
+        if enough := _separated(comparison.cell(str(first), load), comparison.cell(str(second), load), a, b):
+            paragraph(console, f"    {enough}", 4, style="dim")
+
+
+def _separated(first: Cell, second: Cell, a: str, b: str) -> str:
+    """Say how many replications tell two arms apart; nothing where there are none to compare."""
+    if first.within_one or len(first.results) < 2 or not (first.verdict.stable and second.verdict.stable):
+        return ""
+    quantity = "mean_end_to_end_seconds"
+    return separation(second.per_section(quantity) - first.per_section(quantity)).sentence(a, b, "mean E2E")
 
 
 def _changes(numbers: list[tuple[str, Any]]) -> str:

@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import grid, sched_compare
+from experiments import console, grid, sched_compare
 from experiments.comparison import ARMS
 from experiments.options import Options, read
 from experiments.output import new_folder, write
 from experiments.run import main
+from sim.results.separation import separation
 from tests.experiments.conftest import Finished
 
 
@@ -156,6 +157,17 @@ def test_report_holds_the_figures_and_asks_for_nothing_from_elsewhere(finished: 
     assert report.count("<svg") == 6
     assert "src=" not in report
     assert "roofserve sched_compare --config" in report
+
+
+def test_it_says_how_many_replications_tell_two_arms_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compared = sched_compare.run(Options(load=(0.5,), requests=100, seeds=3))
+    console.show(compared, [tmp_path / "summary.csv"])
+    said = " ".join(capsys.readouterr().out.split())
+    first, second = (compared.cell(arm, compared.loads[0]) for arm in compared.arms[:3:2])
+    means = [cell.per_section("mean_end_to_end_seconds") for cell in (first, second)]
+    expected = separation(means[1] - means[0]).sentence("prefill_first", "inflight_batching", "mean E2E")
+    assert expected in said
+    assert said.count("3 replications") >= 4, "one for each pair, beside the sampling"
 
 
 def test_stopping_it_leaves_the_loads_that_were_finished(

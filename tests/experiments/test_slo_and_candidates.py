@@ -131,7 +131,9 @@ def test_candidates_are_read_field_by_field() -> None:
         ("l20:2:fp8:fast", "'fast' has no place; allowed: CHIP:TP:PRECISION, then KEY=VALUE"),
         ("system=vllm-0.33:l20", "'l20' has no place"),
         ("l20:chip=l20", "'chip' is given twice"),
-        ("l20:speed=9", "'speed' is unknown; allowed: chip, tp, precision, system, policy, cache, utilisation"),
+        ("l20:speed=9", "'speed' is unknown; allowed: chip, tp, precision, pp, ep, dp, system, policy, cache, util"),
+        ("l20:pp=0", "pp is '0'; allowed: a whole number, at least 1"),
+        ("l20:ep=3", "expert=3 does not divide tensor * data = 2"),
         ("l20:system=", "system is empty"),
         ("system=vllm-9", "system 'vllm-9' is unknown"),
         ("policy=random", "policy is 'random'; allowed: "),
@@ -145,6 +147,15 @@ def test_candidates_that_cannot_be_read_are_refused(text: str, message: str) -> 
     with pytest.raises(ValueError, match="--candidates") as error:
         candidates.parse(text)
     assert message in str(error.value)
+
+
+def test_stages_count_as_cards_and_are_named() -> None:
+    (staged,) = candidates.parse("l20:2:pp=2:system=vllm-0.33")
+    assert staged.cards == 4
+    assert staged.name == "4 x l20 (TP 2 x PP 2) W16A16, vLLM 0.33"
+    scenario = staged.scenario("llama-2-13b")
+    assert (scenario.tensor, scenario.pipeline, scenario.machine.devices) == (2, 2, 4)
+    assert total_watts(staged) == 4 * total_watts(Candidate(tp=1))
 
 
 def test_prices_and_watts_are_by_card() -> None:
