@@ -56,7 +56,7 @@ class Instance:
     @cached_property
     def iteration(self) -> IterationModel:
         """All layers, one stage after another."""
-        constants = self.efficiency or generic()
+        constants = self.efficiency or generic(self.hardware)
         return IterationModel(self.model, self.hardware, self.formats, self.parallelism, constants)
 
     def room(self, context_tokens: int, sequences: int = 1) -> int:

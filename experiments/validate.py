@@ -17,6 +17,7 @@ from experiments.scoreboard.coverage import coverage as coverage_of
 from experiments.scoreboard.groups import Found, Group
 from experiments.scoreboard.score import READERS, Row, rows_of
 from experiments.scoreboard.summary import markdown as summary_of
+from experiments.scoreboard.summary import missed
 
 GOAL_SOURCE = "median absolute error; calibrated rows are scored by constants that never saw their shape"
 
@@ -112,6 +113,8 @@ def _show(rows: list[Row]) -> None:
     for level in ("generic", "calibrated"):
         mine = [row for row in scored if row.level == level]
         console.print(f"{level}: {sum(bool(row.met) for row in mine)} of {len(mine)} goals met ({GOAL_SOURCE})")
+    for kind, reason in missed(rows).items():
+        console.print(f"missed in {kind}: {reason}", style="dim")
     for note in dict.fromkeys(row.note for row in rows if row.level != "skipped" and row.note):
         console.print(note, style="dim")
     if any(row.table == servers.TABLE and row.level != "skipped" for row in rows):

@@ -218,7 +218,7 @@ class Scenario:
         context = self.context or model.context
         tokens = self.tokens or max(DEFAULT_TOKENS, context)
         formats = precision.load(self.precision)
-        constants = self.efficiency or efficiency.generic()
+        constants = self.efficiency or efficiency.generic(hardware)
         iteration = IterationModel(
             model,
             hardware,

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sim.physics import efficiency
 from sim.physics.band import Swing, between, draws
 from sim.physics.band import tornado as tornado_of
 from sim.physics.efficiency import Efficiency
@@ -65,7 +64,7 @@ def bands(
     if samples < 2:
         raise ValueError(f"samples={samples}; allowed are 2 and more")
     point = numbers(simulate(scenario))
-    drawn = draws(scenario.efficiency or efficiency.generic(), samples, rng)
+    drawn = draws(scenario.machine.model.efficiency, samples, rng)
     rows = [numbers(simulate(at(scenario, constants, host))) for constants, host in drawn]
     found = {}
     for name, middle in point.items():
@@ -77,7 +76,7 @@ def bands(
 
 def tornado(scenario: Scenario, number: Callable[[Result], float]) -> list[Swing]:
     """Return what each uncertain constant does on its own to a number of a simulation, largest first."""
-    centre = scenario.efficiency or efficiency.generic()
+    centre = scenario.machine.model.efficiency
     return tornado_of(lambda constants, host: number(simulate(at(scenario, constants, host))), centre)
 
 

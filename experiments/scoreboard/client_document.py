@@ -49,7 +49,7 @@ def scenario(chip: HardwareProfile, seen: ClientRun, server: Server) -> Scenario
         tensor=server.tp,
     )
     front_end = max(found.front_end_seconds, LEAST_FRONT_END_SECONDS)
-    return replace(found, efficiency=generic(), front_end_seconds=front_end)
+    return replace(found, efficiency=generic(chip), front_end_seconds=front_end)
 
 
 def document(fit: ClientFit, seen: ClientRun, start: Scenario) -> str:

@@ -55,12 +55,16 @@ def load(level: str, hardware: str | HardwareProfile, stack: str | None = None) 
             f"efficiency {level!r} is unknown; allowed are {', '.join(LEVELS)}, or a calibrated .toml file"
         )
     if level != "calibrated":
-        return datasheet() if level == "datasheet" else generic()
-    name = load_hardware(hardware).name if isinstance(hardware, str) else hardware.name
+        return datasheet() if level == "datasheet" else generic(_profile(hardware))
+    name = _profile(hardware).name
     path = find(name, stack)
     if path is None:
         raise ValueError(f"nobody calibrated {name!r}; calibrated are {', '.join(available())}; allowed: generic")
     return read(path)[0]
+
+
+def _profile(hardware: str | HardwareProfile) -> HardwareProfile:
+    return load_hardware(hardware) if isinstance(hardware, str) else hardware
 
 
 def find(hardware: str, stack: str | None = None) -> Path | None:

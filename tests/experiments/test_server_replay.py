@@ -317,12 +317,11 @@ def test_calibrated_constants_meet_every_goal_of_a_real_server(real: list[Row]) 
     assert max(row.median_abs_pct or 0.0 for row in rows) < 5
 
 
-def test_generic_constants_make_that_server_too_slow_since_it_reaches_more_than_most(real: list[Row]) -> None:
-    # Its products reach .97 of the peak, the generic ones .78; in overload every time grows in proportion.
-    rows = [row for row in replayed(real, "generic") if "per request" in row.model]
-    assert all(8 < (row.bias_pct or 0.0) < 20 for row in rows)
-    assert all(row.goal_pct == 20 and row.met for row in rows if "TTFT" in row.model)  # an overloaded run
-    assert not any(row.met for row in rows if "TTFT" not in row.model)
+def test_generic_constants_are_a_little_too_slow_for_a_chip_that_reaches_more_than_most(real: list[Row]) -> None:
+    # Matrix units at half rate reach nearly all of that half; memory and launches are still those of most chips.
+    rows = replayed(real, "generic")
+    assert all(5 < (row.bias_pct or 0.0) < 15 for row in rows if "per request" in row.model)
+    assert [row.model for row in rows if row.met is False] == ["rtx4090_llama8b, predicted blocks, end to end p50"]
 
 
 def test_the_bare_datasheet_makes_that_server_too_fast(real: list[Row]) -> None:
