@@ -1,12 +1,21 @@
-"""The table of collectives: what adding up and collecting cost between devices of one server."""
+"""The table of collectives: what adding up, collecting and exchanging cost between devices and between servers."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from experiments.scoreboard.groups import Floats, Found, Goals, Group, Skipped, by, floats, folds, stack_of
 from hardware_profiles.profile import HardwareProfile
-from sim.physics.collectives import all_gather_seconds, all_reduce_seconds, fast_link, nccl_all_reduce_seconds
+from sim.physics.collectives import (
+    SERVER_DEVICES,
+    all_gather_seconds,
+    all_reduce_seconds,
+    all_to_all_seconds,
+    fast_link,
+    nccl_all_reduce_seconds,
+    send_seconds,
+)
 from sim.physics.efficiency import Efficiency
 
 if TYPE_CHECKING:
@@ -14,7 +23,12 @@ if TYPE_CHECKING:
 
 NVLINK: Goals = (15, 10)
 PCIE: Goals = (None, None)
-MODELLED = {"all_reduce": all_reduce_seconds, "all_gather": all_gather_seconds}
+MODELLED = {
+    "all_reduce": all_reduce_seconds,
+    "all_gather": all_gather_seconds,
+    "reduce_scatter": all_gather_seconds,  # the mirror image
+    "alltoall": all_to_all_seconds,
+}
 
 
 def comm(frame: pd.DataFrame) -> Found:
@@ -24,25 +38,39 @@ def comm(frame: pd.DataFrame) -> Found:
 
 def _collective(chip: HardwareProfile, rows: pd.DataFrame) -> Found:
     first = rows.iloc[0]
-    world, label = int(first.world), f"{first.backend} {first.op} x{first.world}"
-    if first.op not in MODELLED:
-        reason = f"{first.op} is not modelled; modelled are {', '.join(MODELLED)}"
-        return [Skipped("comm", str(first.hw), label, len(rows), reason)]
-    if int(first.per_node) != world:
-        return [Skipped("comm", str(first.hw), label, len(rows), "between servers; modelled is one server")]
+    world, together, label = int(first.world), int(first.per_node), f"{first.backend} {first.op} x{first.world}"
+    if first.op not in (*MODELLED, "send_recv"):
+        known = ", ".join((*MODELLED, "send_recv"))
+        return [Skipped("comm", str(first.hw), label, len(rows), f"{first.op} is not modelled; modelled are {known}")]
     size, us = floats(rows, "bytes", "us")
-    bare = first.op == "all_reduce" and str(first.backend).startswith("nccl")
-    collective = MODELLED[str(first.op)]
-
-    def seconds(constants: Efficiency) -> Floats:
-        if bare:
-            return nccl_all_reduce_seconds(size, world, chip, constants)
-        return collective(size, world, chip, constants.links)
-
-    goals = NVLINK if fast_link(chip, world) and first.op == "all_reduce" else PCIE
+    across = together < world and not fast_link(chip, world)
+    if across:
+        label = f"{label}, {together} a server"
+    fast = fast_link(chip, world) is not None
+    goals = NVLINK if fast and first.op == "all_reduce" else PCIE
     # Not fitted: eager calls, which wait for the host, and collectives timed through a profiler (Vidur).
     captured = first.op == "all_reduce" and str(first.backend).startswith(("vllm_graph", "trtllm", "nccl-2"))
-    constant = ("nccl" if bare and fast_link(chip, world) else "links") if captured else ""
-    shape = folds(rows, ("world", "bytes"))
-    stack = stack_of(str(first.backend))
+    constant = ""
+    if captured and not across:
+        constant = "nccl" if _is_bare(first) and fast else "links"
+    seconds = partial(_seconds, rows=rows, chip=chip, size=size, across=across)
+    shape, stack = folds(rows, ("world", "bytes")), stack_of(str(first.backend))
     return [Group("comm", str(first.hw), label, chip, stack, constant, goals, seconds, us / 1e6, shape)]
+
+
+def _is_bare(first: pd.Series[Any]) -> bool:
+    """Tell whether NCCL adds up alone, without the engine's kernels for small messages."""
+    return bool(first.op == "all_reduce" and str(first.backend).startswith("nccl"))
+
+
+def _seconds(constants: Efficiency, rows: pd.DataFrame, chip: HardwareProfile, size: Floats, *, across: bool) -> Floats:
+    first = rows.iloc[0]
+    world, server = int(first.world), max(SERVER_DEVICES, chip.devices_per_domain)
+    if first.op == "send_recv":
+        return send_seconds(size, 0, server if across else 1, chip, constants.links)
+    if _is_bare(first) and not across:
+        return nccl_all_reduce_seconds(size, world, chip, constants)
+    # Fewer devices of a server than it has are as far apart as if the others stood between them.
+    stride = max(1, server // int(first.per_node)) if across else 1
+    moved = (world - 1) / world * size if first.op == "alltoall" else size
+    return MODELLED[str(first.op)](moved, world, chip, constants.links, stride)

@@ -119,6 +119,8 @@ def since_queued_seconds(result: Result) -> Floats:
     step = np.arange(len(rows)) - np.repeat(np.cumsum(log.iterations) - log.iterations, log.iterations)
     begin = log.start[rows] + step * log.first[rows] + log.growth[rows] * (step * (step - 1) // 2)
     end = begin + log.first[rows] + log.growth[rows] * step
+    order = np.argsort(begin, kind="stable")  # data ranks begin together, stages one after the other
+    begin, end = begin[order], end[order]
     arrival = result.replay.arrival
     place = np.maximum(np.searchsorted(begin, arrival, side="left") - 1, 0)  # an arrival at a start is in time for it
     running = len(begin) > 0 and (begin[place] < arrival) & (arrival < end[place])

@@ -21,10 +21,10 @@ CAPTION = (
 REASONS = {
     "matrix products": "8-bit products come with a pass that quantises, whose time differs twofold between libraries; "
     "weight-only ones change kernels with the batch",
-    "attention": "few sequences leave processors idle while they decode; TensorRT-LLM 1.0 has no grouped kernel for A100",
+    "attention": "few sequences leave processors idle while they decode; A100 has no grouped kernel in TensorRT-LLM",
     "attention, mixed batches": "which processor takes which tile is not modelled",
-    "experts": "Triton kernels that nobody tuned for A100; an fp8 kernel that reaches a fifth of H100's bandwidth in vLLM",
-    "collectives": "eager calls wait 15 to 28 us for the host, timing through a profiler adds its own; one-shot kernels "
+    "experts": "Triton kernels nobody tuned for A100; an fp8 kernel that reaches a fifth of H100's bandwidth in vLLM",
+    "collectives": "eager calls wait 15 to 28 us for the host, a profiler adds its own time; one-shot kernels "
     "take 2.6 us in TensorRT-LLM and 4.4 in vLLM",
     "operators of a layer": "timed through a profiler, they take 12-16 % longer than the same products in the grids",
     "whole iterations": "on this stack of 2023 prompts above 2,048 tokens take 0.2 s longer for each 4,096 than their "
@@ -72,19 +72,16 @@ def markdown(rows: Iterable[Row]) -> str:
                 found = _at(mine, level)
                 cells += [_errors(found), _goals(found), _met(found)]
             lines.append(f"| {' | '.join(cells)} |")
-    why = "; ".join(f"{kind}: {reason}" for kind, reason in missed(scored).items())
-    paragraphs = [CAPTION, *([f"Why goals are missed. {_capital(why)}."] if why else [])]
-    return "\n".join((*lines, *(line for text in paragraphs for line in ("", *textwrap.wrap(text, 120)))))
+    why = [f"- {kind}: {reason}." for kind, reason in missed(scored).items()]
+    text = [*textwrap.wrap(CAPTION, 120), *(["", "Goals are missed where this is not modelled:", ""] if why else [])]
+    text += [line for reason in why for line in textwrap.wrap(reason, 120, subsequent_indent="  ")]
+    return "\n".join((*lines, "", *text))
 
 
 def missed(rows: Iterable[Row]) -> dict[str, str]:
     """Return why goals are missed, by kind of measurement; only of kinds in which one is."""
     short = [row for row in rows if row.met is False]
     return {kind: REASONS[kind] for kind, belongs in KINDS.items() if kind in REASONS and any(map(belongs, short))}
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _at(rows: list[Row], level: str) -> list[Row]:
