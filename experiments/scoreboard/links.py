@@ -43,10 +43,11 @@ def _collective(chip: HardwareProfile, rows: pd.DataFrame) -> Found:
         known = ", ".join((*MODELLED, "send_recv"))
         return [Skipped("comm", str(first.hw), label, len(rows), f"{first.op} is not modelled; modelled are {known}")]
     size, us = floats(rows, "bytes", "us")
-    across = together < world and not fast_link(chip, world)
+    # A domain wider than a server, as NVL72, joins devices of several.
+    across = together < world and not (chip.devices_per_domain > SERVER_DEVICES and fast_link(chip, world))
     if across:
         label = f"{label}, {together} a server"
-    fast = fast_link(chip, world) is not None
+    fast = fast_link(chip, world) is not None and not across
     goals = NVLINK if fast and first.op == "all_reduce" else PCIE
     # Not fitted: eager calls, which wait for the host, and collectives timed through a profiler (Vidur).
     captured = first.op == "all_reduce" and str(first.backend).startswith(("vllm_graph", "trtllm", "nccl-2"))
