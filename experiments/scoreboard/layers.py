@@ -130,7 +130,7 @@ def _iteration(chip: HardwareProfile, rows: pd.DataFrame) -> Found:
         totals = decodes(batch, context, device.window)
     else:
         totals = _each(batch, prompt(length, context - length, device.window))
-    price = _eager_seconds if first["src"] in EAGER_STACKS else _seconds
+    price = eager_seconds if first["src"] in EAGER_STACKS else _seconds
     seconds = partial(price, device, totals)
     goals = MIXTURE if model.mixture else DENSE
     label, hardware = f"{_title(rows)} tp{first['tp']} {first['phase']}", str(first["hw"])
@@ -147,8 +147,8 @@ def _seconds(device: IterationModel, totals: Totals, constants: Efficiency) -> F
     return replace(device, efficiency=constants).seconds(totals)
 
 
-def _eager_seconds(device: IterationModel, totals: Totals, constants: Efficiency) -> Floats:
-    """Return the time of an engine that starts every kernel by hand, and whose collectives are NCCL's."""
+def eager_seconds(device: IterationModel, totals: Totals, constants: Efficiency) -> Floats:
+    """Return the time of an engine that starts every kernel by hand, and whose collectives are NCCL's [s]."""
     bare = replace(device, efficiency=constants, host_seconds=0.0)
     tokens, shape = np.asarray(totals.tokens, dtype=np.float64), device.model
     message_bytes = tokens * shape.hidden * STREAM_BYTES

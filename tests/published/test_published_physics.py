@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from experiments.scoreboard.layers import eager_seconds
 from hardware_profiles.profile import load as load_hardware
 from sim.physics.collectives import all_reduce_seconds
 from sim.physics.efficiency import datasheet, generic
@@ -161,9 +162,9 @@ def test_all_reduce_over_nvlink(shared: Path, hardware: str, backend: str, world
 # ---- Iterations (github.com/Mutinifni/splitwise-sim, MIT): Llama-2-70B on A100, a stack of 2023
 
 
-# Prompts of 1,024 to 4,096 tokens are 6-15 %, 11-25 % and 22-35 % too fast at 2, 4 and 8 devices: kernels were launched
-# one by one and all-reduces went through NCCL, 2-3 times slower than those inside CUDA graphs that the constants know.
-@pytest.mark.parametrize(("devices", "tolerance"), [(2, 0.16), (4, 0.26), (8, 0.36)])
+# Prompts of 1,024 to 4,096 tokens are 8-14 %, 11-26 % and 18-34 % too fast at 2, 4 and 8 devices; those of 4,096 most,
+# by 0.2 s however many devices share them, which no operator explains.
+@pytest.mark.parametrize(("devices", "tolerance"), [(2, 0.15), (4, 0.27), (8, 0.35)])
 def test_prefill_of_70b_on_a100(shared: Path, devices: int, tolerance: float) -> None:
     import pandas as pd
 
@@ -172,7 +173,8 @@ def test_prefill_of_70b_on_a100(shared: Path, devices: int, tolerance: float) ->
     table = table[(table.tp == devices) & table.q_len.between(1024, 4096)]
     tokens = table["q_len"].to_numpy(dtype=float)
     model = IterationModel(load_model("llama-2-70b"), load_hardware("a100-sxm-80"), parallelism=Parallelism(devices))
-    milliseconds = 1e3 * model.seconds(Totals(tokens, np.ones_like(tokens), tokens, tokens * (tokens + 1) / 2))
+    totals = Totals(tokens, np.ones_like(tokens), tokens, tokens * (tokens + 1) / 2)
+    milliseconds = 1e3 * eager_seconds(model, totals, generic())
     assert len(table) == 3
     slowdown = 1 - milliseconds / table["ms"].to_numpy()
     assert np.all((slowdown > 0) & (slowdown < tolerance))
