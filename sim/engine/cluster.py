@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from operator import itemgetter
 
 import numpy as np
 from simpy import Environment, Event
@@ -78,6 +79,7 @@ class Cluster:
             )
             for number, server in enumerate(servers)
         ]
+        self._prompts = array("q", b"" if alone else trace.prompt_tokens.astype(np.int64).tobytes())
         self._gathered: list[Arrival] = []
         self._late: list[Arrival] = []
         self._deliver: Callable[[int, int, int, int, int], None] = self._gather
@@ -118,17 +120,25 @@ class Cluster:
     def _gather(self, *arrival: int) -> None:
         """Take in a request that the router will see when all of this instant are there."""
         if not self._gathered:
-            Moment(self.env, 0, lambda _: self._route(self._gathered), ROUTING)
+            Moment(self.env, 0, self._route_gathered, ROUTING)
         self._gathered.append(arrival)  # type: ignore[arg-type]
 
     def _gather_late(self, *arrival: int) -> None:
         if not self._late:
-            Moment(self.env, 0, lambda _: self._route(self._late), LATE)
+            Moment(self.env, 0, self._route_late, LATE)
         self._late.append(arrival)  # type: ignore[arg-type]
 
-    def _route(self, gathered: list[Arrival]) -> None:
-        arrivals = sorted(gathered, key=lambda arrival: arrival[1])
-        gathered.clear()
+    def _route_gathered(self, _: Event) -> None:
+        arrivals, self._gathered = self._gathered, []
+        self._route(arrivals)
+
+    def _route_late(self, _: Event) -> None:
+        arrivals, self._late = self._late, []
+        self._route(arrivals)
+
+    def _route(self, arrivals: list[Arrival]) -> None:
+        if len(arrivals) > 1:
+            arrivals.sort(key=itemgetter(1))
         for arrival in arrivals:
             _, index, prompt, _, _ = arrival
             number = self._router(index, prompt)
@@ -152,7 +162,7 @@ class Cluster:
 
     def _started_at(self, number: int, sequence: Served, now: int) -> None:
         self.books.first_token[sequence.index] = now
-        self._fleet.start(number, int(self.trace.prompt_tokens[sequence.index]))
+        self._fleet.start(number, self._prompts[sequence.index])
 
     def _ended(self, sequence: Served, now: int, served: bool) -> None:
         books, index = self.books, sequence.index
@@ -182,7 +192,7 @@ class Cluster:
         self._refused(index, now)
 
     def _fleet_end(self, number: int, index: int) -> None:
-        self._fleet.end(number, int(self.trace.prompt_tokens[index]), self.books.first_token[index] >= 0)
+        self._fleet.end(number, self._prompts[index], self.books.first_token[index] >= 0)
 
     def _release_followers(self, index: int, now: int) -> None:
         for follower in self._followers.get(index, ()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pandas as pd
@@ -108,7 +108,12 @@ def test_a_run_survives_a_sweep(result: Result) -> None:
 
     (row,), _ = stored.decode(stored.encode([grid.row_of(result)]))
     back = grid.replay_of(row, result.replay.clocks)
+    assert back.remarks == result.replay.remarks
     again = replace(result, replay=back)
+    for log, same in zip(back.logs, result.replay.logs, strict=True):
+        for each in fields(log):
+            np.testing.assert_array_equal(getattr(log, each.name), getattr(same, each.name), err_msg=each.name)
+            assert getattr(log, each.name).shape == getattr(same, each.name).shape
     pd.testing.assert_frame_equal(again.requests, result.requests, check_exact=True)
     pd.testing.assert_frame_equal(again.iterations_table(), result.iterations_table(), check_exact=True)
     np.testing.assert_array_equal(again.attribution().end_to_end, result.attribution().end_to_end)
