@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any
 
 import hardware_profiles
-from experiments.figures.words import readable
 from sim import systems
+from sim.figures.words import readable
 from sim.physics import calibration
 from sim.physics import precision as precisions
 from sim.physics.parallelism import Parallelism

@@ -265,7 +265,7 @@ _NUMBERS = ("rate", "rate_low", "rate_high", "probability_at_low", "rate_per_car
 
 def _limit(found: Found, clauses: Sequence[Clause], top: float) -> str:
     """Return what breaks the promise, and from which rate on."""
-    from experiments.figures.words import duration, three_digits
+    from sim.figures.words import duration, three_digits
 
     if np.isnan(found.low):
         first = found.trials[0]

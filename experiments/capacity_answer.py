@@ -9,8 +9,8 @@ import numpy as np
 
 from experiments import slo
 from experiments.capacity import Question, found_in
-from experiments.figures.words import three_digits
 from experiments.table_experiment import EVIDENCE, Answer, records
+from sim.figures.words import three_digits
 from sim.results.separation import separation
 
 if TYPE_CHECKING:
@@ -97,8 +97,8 @@ def stopping(table: pd.DataFrame, trials: pd.DataFrame, question: Question) -> l
 
 def plot(table: pd.DataFrame) -> Figure:
     """Return a bar for each candidate: known to be kept, not known, and what ends it."""
-    from experiments.figures.style import INK as TEXT
-    from experiments.figures.style import MEDIUM, QUIET, SMALL, new_figure, plain_axes, top_of_axes
+    from sim.figures.style import INK as TEXT
+    from sim.figures.style import MEDIUM, QUIET, SMALL, new_figure, plain_axes, top_of_axes
 
     figure = new_figure(headline(table), "dark: promise known to be kept; light: the replications do not tell")
     limits = dict(zip(table["candidate"], _limits(table), strict=True))

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.candidates import POLICY
-from experiments.figures.words import readable, three_digits
 from experiments.pareto import Question
 from experiments.table_experiment import EVIDENCE, Answer, records
+from sim.figures.words import readable, three_digits
 from sim.results.separation import separation
 
 if TYPE_CHECKING:
@@ -120,8 +120,8 @@ def stopping(table: pd.DataFrame) -> list[str]:
 
 def plot(table: pd.DataFrame) -> Figure:
     """Return every candidate's line, with bands where it is on the frontier, and the frontier named."""
-    from experiments.figures.labels import Label, label_lines
-    from experiments.figures.style import INK, MEDIUM, QUIET, arm_styles, new_figure, plain_axes, top_of_axes
+    from sim.figures.labels import Label, label_lines
+    from sim.figures.style import INK, MEDIUM, QUIET, arm_styles, new_figure, plain_axes, top_of_axes
 
     subtitle = f"{COMMON[2:]} unless named; crosses: 95 % over replications; shaded: other plausible constants"
     figure = new_figure(headline(table).replace(COMMON, ""), subtitle)
