@@ -143,7 +143,7 @@ def test_an_all_reduce_over_two_servers_by_hand() -> None:
     assert servers_of(CHIP, 8, stride=2) == (4, 2)  # every second device of two servers
     size = 256e6
     inside = 2 * (11e-6 + 7 / 8 * size / (0.72 * 300e9))
-    across = 2 * 20e-6 + size / 8 / (0.7 * 50e9)  # of two, a ring sends each half once to and once fro
+    across = 2 * 20e-6 + size / 8 / (0.7 * 50e9)  # of two, a ring sends each half there and back
     assert all_reduce_seconds(np.array(size), 16, CHIP, LINKS) == pytest.approx(inside + across)
 
 
