@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.figures.words import capitalised
 from experiments.sensitivity import Question
 from experiments.table_experiment import EVIDENCE, Answer, records
+from sim.figures.words import capitalised
 from sim.results.separation import separation
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
 
 def plot(table: pd.DataFrame, question: Question) -> Figure:
     """Return the tornado: a bar for each assumption around the base, and the line that turns the decision round."""
-    from experiments.figures.style import INK, MEDIUM, QUIET, SMALL, new_figure, plain_axes, top_of_axes
+    from sim.figures.style import INK, MEDIUM, QUIET, SMALL, new_figure, plain_axes, top_of_axes
 
     first, second = _short(question.first.name, question.second.name)
     figure = new_figure(
