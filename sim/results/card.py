@@ -125,5 +125,5 @@ def _rates(result: Result, runs: Runs) -> str:
         said.append(f"{100 * result.prefix_hit_share:.0f} % of prompt tokens found in the prefix cache")
     if result.padding_share:
         said.append(f"{100 * result.padding_share:.0f} % of the tokens computed for nobody")
-    said += [f"{count:,} {what}" for what, count in runs.counts.items() if count]
+    said += [f"{count:,} {what.replace('_', ' ')}" for what, count in runs.counts.items() if count]
     return f"<div>{' · '.join(said)}</div>"
