@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import time
 import xml.etree.ElementTree as ElementTree
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
-from sim import Objectives, Scenario, simulate
+from sim import Objectives, Result, Scenario, simulate
 from sim.results.card import in_system
 from sim.results.percentiles import percentile
 from sim.results.warmup import steady
@@ -99,10 +99,11 @@ def test_a_scenario_shows_what_is_not_the_default():
     assert repr(Scenario(few(2), load=2.0)) == "Scenario(trace='<trace, 2 requests>', load=2.0)"
 
 
-def test_completion_offers_what_a_user_needs_and_little_else():
+def test_completion_offers_what_a_user_needs_and_all_of_it_is_explained():
     offered = {name for name in dir(simulate(LIGHT)) if not name.startswith("_")}
     assert {"requests", "iterations", "summary", "plot_latency", "plot_timeline", "attribution"} <= offered
-    assert len(offered) < 36
+    columns = {each.name for each in fields(Result)}
+    assert all(getattr(Result, name).__doc__ for name in offered - columns)
 
 
 def test_variations_are_every_combination_in_order(what_if):
