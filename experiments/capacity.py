@@ -15,7 +15,7 @@ from cyclopts import Parameter
 from experiments import candidates as reading
 from experiments import grid, slo
 from experiments.candidates import Candidate
-from experiments.grid import Where
+from experiments.grid import HERE, Where
 from experiments.options import Options, completed
 from experiments.rate_search import LEAST_SHARE, Found, Trial, search
 from experiments.sched_compare import capacity as saturated
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 DEFAULT_SLO = "ttft p99 <= 2 s, tpot p95 <= 100 ms"
 DEFAULT_CANDIDATES = "l20:2,l20:2:fp8,l20:4,h20:1:fp8,l4:1,l20:2:system=vllm-0.33"
-HERE = Where()
 
 
 @dataclass(frozen=True)
@@ -133,12 +132,15 @@ def capacity(
         0.05 if quick else 0.03,
         context,
     )
-    trials = run(question, chosen, where)
+    kept = grid.keeping(where, grid.points_folder("capacity", out))
+    trials = run(question, chosen, kept)
     table = summary(trials, question, chosen, prices)
     given = {"slo": repr(slo), "candidates": candidates, "model": model, "trace": trace, "requests": requests}
     given |= {"context": context, "efficiency": efficiency, "price": " ".join(price) or None, "price_date": dated}
     answer = capacity_answer.answer(table, trials, question, given | {"quick": quick}, quick)
-    return deliver(answer, out, json)
+    status = deliver(answer, out, json)
+    grid.forget(where, kept)
+    return status
 
 
 def run(

@@ -173,7 +173,7 @@ def _tried(trials: pd.DataFrame, question: Question) -> pd.DataFrame:
     columns: dict[str, Any] = {
         "candidate": known["name"],
         "req/s": known["rate"],
-        "replications": known["replications"],
+        "replications": known["replications"].astype(int),
         "promise": [words[int(sign)] if stable else "overloaded" for sign, stable in _pairs(known)],
     }
     for clause in question.clauses:

@@ -14,7 +14,7 @@ from cyclopts import Parameter
 from experiments import candidates as reading
 from experiments import grid
 from experiments.candidates import Candidate
-from experiments.grid import Where
+from experiments.grid import HERE, Where
 from experiments.options import Options, completed
 from experiments.sched_compare import capacity as saturated
 from experiments.table_experiment import Flag, check_folder, deliver, records
@@ -35,7 +35,6 @@ DEFAULT_CANDIDATES = "l20:1,l20:2,l20:4,l20:1:fp8,l20:2:fp8,l20:1:system=vllm-0.
 SHARES = (0.05, 0.2, 0.4, 0.6, 0.75, 0.9)
 QUICK_SHARES = (0.1, 0.4, 0.8)
 DRAWS_SEED = 7
-HERE = Where()
 P50 = LEVELS.index(0.5)
 
 
@@ -112,10 +111,13 @@ def pareto(
         shares=QUICK_SHARES if quick else SHARES,
         context=context,
     )
-    table, failures = run(asked, reading.parse(candidates), where)
+    kept = grid.keeping(where, grid.points_folder("pareto", out))
+    table, failures = run(asked, reading.parse(candidates), kept)
     given = {"candidates": candidates, "model": model, **sizes, "draws": asked.draws, "context": context}
     given |= {"efficiency": efficiency, "quick": quick}
-    return deliver(pareto_answer.answer(table, failures, asked, given, quick), out, json)
+    status = deliver(pareto_answer.answer(table, failures, asked, given, quick), out, json)
+    grid.forget(where, kept)
+    return status
 
 
 def run(

@@ -128,17 +128,16 @@ def plot(table: pd.DataFrame) -> Figure:
     axes = plain_axes(figure, 0.1, 0.13, 0.86, top_of_axes(figure) - 0.17)
     known = table[table["stable"]]
     styles = arm_styles(dict.fromkeys(known["name"]))
-    best = frontier(table)[["per_user", "per_card"]].to_numpy(dtype=float)
-    axes.plot(best[:, 0], best[:, 1], color=INK, lw=5.0, alpha=0.2, solid_capstyle="round", zorder=1)
+    axes.plot(*_envelope(known), color=INK, lw=5.0, alpha=0.2, solid_capstyle="round", zorder=1)
     labels, lines = [], {}
     for name, rows in known.sort_values("share").groupby("name", sort=False):
         style = styles[str(name)]
         points = rows[["per_user", "per_card"]].to_numpy(dtype=float)
-        _line(axes, rows, points, style.hue)
+        crosses = _line(axes, rows, points, style.hue)
         on = rows[rows["frontier"]][["per_user", "per_card"]].to_numpy(dtype=float)
         text = str(name).removesuffix(COMMON) + (" (frontier)" if len(on) else "")
         labels.append(Label(str(name), text, style.ink, np.concatenate([on[::-1], points[::-1]])))
-        lines[str(name)] = [points]
+        lines[str(name)] = [points, *crosses]
     axes.set_xlim(0, 1.15 * float(known["per_user"].max()))
     axes.set_ylim(0, 1.1 * float(known["per_card"].max()))
     axes.set_xlabel("tokens/s for each user", color=QUIET, size=MEDIUM)
@@ -147,17 +146,32 @@ def plot(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _line(axes: Axes, rows: pd.DataFrame, points: Any, hue: str) -> None:
+def _line(axes: Axes, rows: pd.DataFrame, points: Any, hue: str) -> list[Any]:
+    """Draw a candidate; return the crosses of one on the frontier as lines, which labels should not cover."""
     leads = bool(rows["frontier"].any())
     axes.plot(points[:, 0], points[:, 1], color=hue, lw=1.8 if leads else 0.9, marker="o", ms=3.5 if leads else 2.0)
     if not leads:
-        return
+        return []
     axes.fill_betweenx(points[:, 1], rows["per_user_least"], rows["per_user_most"], color=hue, alpha=0.1, lw=0)
-    errors = [
-        np.abs(np.array([points[:, i] - rows[f"{name}_low"], rows[f"{name}_high"] - points[:, i]], dtype=float))
-        for i, name in enumerate(("per_user", "per_card"))
-    ]
-    axes.errorbar(points[:, 0], points[:, 1], xerr=errors[0], yerr=errors[1], fmt="none", ecolor=hue, elinewidth=0.8)
+    crosses = []
+    for row in records(rows):
+        x, y = row["per_user"], row["per_card"]
+        crosses.append(np.array([[row["per_user_low"], y], [row["per_user_high"], y]]))
+        crosses.append(np.array([[x, row["per_card_low"]], [x, row["per_card_high"]]]))
+    crosses = [cross for cross in crosses if np.isfinite(cross).all()]
+    for cross in crosses:
+        axes.plot(cross[:, 0], cross[:, 1], color=hue, lw=0.8)
+    return crosses
+
+
+def _envelope(known: pd.DataFrame) -> tuple[Any, Any]:
+    """Return the upper edge of all lines together: what a card makes at most at a user's speed."""
+    users = np.linspace(float(known["per_user"].min()), float(known["per_user"].max()), 400)
+    best = np.zeros(len(users))
+    for _, rows in known.sort_values("per_user").groupby("name", sort=False):
+        speeds, cards = rows[["per_user", "per_card"]].to_numpy(dtype=float).T
+        best = np.maximum(best, np.interp(users, speeds, cards, left=0.0, right=0.0))
+    return users, np.maximum.accumulate(best[::-1])[::-1]
 
 
 def _ascending(users: Any, cards: Any) -> tuple[Any, Any]:

@@ -16,7 +16,7 @@ from experiments import candidates as reading
 from experiments import grid
 from experiments.assumptions import ASSUMPTIONS, Assumption, Case, touches
 from experiments.candidates import Candidate
-from experiments.grid import Where
+from experiments.grid import HERE, Where
 from experiments.sched_compare import capacity as saturated
 from experiments.slo import METRICS
 from experiments.table_experiment import Flag, check_folder, deliver
@@ -35,7 +35,6 @@ DEFAULT_CANDIDATES = "l20:2:policy=prefill_first,l20:2:policy=inflight_batching"
 DEFAULT_METRIC = "e2e mean"
 LOAD = 0.85
 STEPS = 5
-HERE = Where()
 _METRIC = re.compile(r"([a-z0-9]+)\s+(mean|p[0-9.]+)")
 
 
@@ -156,10 +155,13 @@ def sensitivity(
         context=context,
         steps=3 if quick else STEPS,
     )
-    table = run(asked, where)
+    kept = grid.keeping(where, grid.points_folder("sensitivity", out))
+    table = run(asked, kept)
     given = {"candidates": candidates, "metric": repr(metric), "model": model, "load": load, **sizes}
     given |= {"context": context, "efficiency": efficiency, "quick": quick}
-    return deliver(sensitivity_answer.answer(table, asked, given, quick), out, json)
+    status = deliver(sensitivity_answer.answer(table, asked, given, quick), out, json)
+    grid.forget(where, kept)
+    return status
 
 
 def parse_metric(text: str) -> Metric:

@@ -52,11 +52,11 @@ def percentiles(values: Floats, levels: Sequence[float], weights: Integers | Non
         return np.full(len(shares), np.nan)
     sample = np.asarray(values, dtype=np.float64)[known]
     if weights is None:
-        rank = _rank(shares, len(sample)) - 1
+        rank = ranks(shares, len(sample)) - 1
         return np.asarray(np.partition(sample, np.unique(rank))[rank], dtype=np.float64)
     order = np.argsort(sample)
     reached = np.cumsum(weights[known][order])
-    return np.asarray(sample[order][np.searchsorted(reached, _rank(shares, int(reached[-1])))], dtype=np.float64)
+    return np.asarray(sample[order][np.searchsorted(reached, ranks(shares, int(reached[-1])))], dtype=np.float64)
 
 
 def percentile(values: Floats, level: float, weights: Integers | None = None) -> float:
@@ -81,6 +81,6 @@ def enough(samples: int, level: float) -> bool:
     return samples * min(level, 1 - level) >= BEYOND * (1 - 1e-9)
 
 
-def _rank(shares: Floats, samples: int) -> Integers:
+def ranks(shares: Floats, samples: int) -> Integers:
     """Return which sample in ascending order (from 1) is the percentile; 0.07 * 100 must not round up to rank 8."""
     return np.maximum(np.ceil(shares * samples * (1 - 1e-12)), 1).astype(np.int64)

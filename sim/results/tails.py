@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from sim.results.percentiles import Floats, Integers, percentiles
+from sim.results.percentiles import Floats, Integers, percentiles, ranks
 
 PIECES = 50  # of all runs together, to see whether slow requests come in bursts
 SLOW = 20  # how much wider a tail is looked at for that
@@ -35,17 +35,19 @@ class Sections:
 
     @cached_property
     def _together(self) -> tuple[Floats, Integers | None]:
-        """All values and their counts, in ascending order where counts make a mere partition impossible."""
+        """All values; where each has a count, in ascending order with how many samples are reached."""
         values = np.concatenate([*self.values, np.empty(0)])
         if self.counts is None:
             return values, None
         order = np.argsort(values)
-        return values[order], np.concatenate([*self.counts, np.empty(0, dtype=np.int64)])[order]
+        return values[order], np.cumsum(np.concatenate([*self.counts, np.empty(0, dtype=np.int64)])[order])
 
     def pooled(self, levels: Sequence[float]) -> Floats:
         """Return the percentiles of all samples together, (levels,)."""
-        values, counts = self._together
-        return percentiles(values, levels, counts)
+        values, reached = self._together
+        if reached is None or not len(reached) or not reached[-1]:
+            return percentiles(values if reached is None else np.empty(0), levels)
+        return values[np.searchsorted(reached, ranks(np.asarray(levels, float), int(reached[-1])))]
 
     def each(self, level: float) -> Floats:
         """Return a percentile of every section, (sections,)."""
