@@ -74,7 +74,9 @@ def markdown(rows: Iterable[Row]) -> str:
             lines.append(f"| {' | '.join(cells)} |")
     why = [f"- {kind}: {reason}." for kind, reason in missed(scored).items()]
     text = [*textwrap.wrap(CAPTION, 120), *(["", "Goals are missed where this is not modelled:", ""] if why else [])]
-    text += [line for reason in why for line in textwrap.wrap(reason, 120, subsequent_indent="  ")]
+    text += [
+        line for reason in why for line in textwrap.wrap(reason, 120, subsequent_indent="  ", break_on_hyphens=False)
+    ]
     return "\n".join((*lines, "", *text))
 
 
