@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from rich.console import Console
     from rich.table import Table
 
 BOUND_HUES = {"compute": "#D55E00", "memory": "#0072B2", "launch": "#CC79A7", "link": "#009E73", "host": "#57606a"}
@@ -149,7 +150,7 @@ def table(question: Question) -> pd.DataFrame:
     bandwidth = chip.memory.bandwidth_bytes_per_second
     frame.attrs |= {"chip": chip.title, "bandwidth": bandwidth, "level": constants.level, "seconds": whole}
     frame.attrs["peaks"] = sorted({part.peak_flops_per_second for part in parts if part.flops})
-    frame.attrs["what"] = _what(question, built.model.title)
+    frame.attrs |= {"what": _what(question, built.model.title), "built": built, "question": question}
     if constants.level != "datasheet":  # whose peaks nobody reaches: no number around which others would lie
         frame.attrs["band"] = band(built, asked, DRAWS, np.random.default_rng(1))
     frame.attrs["swings"] = tornado(partial(_seconds, built, asked), constants)
@@ -275,6 +276,7 @@ def _show(tables: dict[str, pd.DataFrame]) -> None:
         console.print(f"{1e3 * frame.attrs['seconds']:.4g} ms{_band(frame)} · evidence: {frame.attrs['level']}")
         if len(tables) == 1:
             console.print(_operators(frame))
+            _show_alone(console, frame)
         console.print(_swings(frame), style="dim")
         console.print()
     if len(tables) == 2:
@@ -282,6 +284,35 @@ def _show(tables: dict[str, pd.DataFrame]) -> None:
         console.print(roofline_compared.table(first, one, second, two))
         ratio = one.attrs["seconds"] / two.attrs["seconds"]
         console.print(f"{second} takes {1 / ratio:.2f} times as long as {first} for the same iteration.")
+
+
+def _show_alone(console: Console, frame: pd.DataFrame) -> None:
+    """Print what switches would do to the iteration, and what the memory of a card is spent on."""
+    from rich.table import Table
+
+    from experiments import roofline_memory, roofline_switches
+
+    built, question = frame.attrs["built"], frame.attrs["question"]
+    changes = Table("with one thing changed", "ms", "times as long", box=None, pad_edge=False)
+    for row in roofline_switches.table(built, totals(question, built.window)).to_dict(orient="records"):
+        changes.add_row(row["switch"], f"{1e3 * row['seconds']:.4g}", f"{row['times']:.2f}")
+    console.print()
+    console.print(changes)
+    console.print()
+    try:
+        memory = roofline_memory.table(built, question.context)
+    except ValueError as error:  # an iteration can be priced on cards that cannot hold the model
+        console.print(str(error), style="dim")
+        return
+    terms = Table(
+        f"memory of a card ({memory.attrs['usable'] / 1e9:.2f} GB usable)", "GB", "share", box=None, pad_edge=False
+    )
+    for row in memory.to_dict(orient="records"):
+        terms.add_row(row["term"], f"{row['bytes'] / 1e9:.2f}", f"{100 * row['share']:.1f} %")
+    console.print(terms)
+    for note in memory.attrs["notes"]:
+        console.print(note, style="dim")
+    console.print()
 
 
 def _operators(frame: pd.DataFrame) -> Table:

@@ -19,7 +19,7 @@ from sim.engine.replay import Replay, serve_cluster
 from sim.engine.replica import Server
 from sim.physics import efficiency, precision
 from sim.physics.efficiency import Efficiency
-from sim.physics.iteration import HOST_SECONDS, IterationModel
+from sim.physics.iteration import EAGER_SECONDS_PER_LAYER, HOST_SECONDS, IterationModel
 from sim.physics.memory import Reserve, kv_blocks, kv_bytes_per_token_per_device
 from sim.physics.parallelism import Parallelism
 from sim.physics.placement import NVME_BYTES_PER_SECOND, Placement, WeightsFrom
@@ -113,6 +113,8 @@ class Scenario:
     flash_attention, one_attention_kernel, host_seconds : see `IterationModel`; constants that were fitted to a server
         bring its `host_seconds` with them.
     weights_from, nvme_bytes_per_second : see `Placement`: weights that are brought in every iteration (ZeRO-Inference).
+    cuda_graphs : False for an engine that starts every kernel by hand, as in 2023: an iteration then takes at least
+        `EAGER_SECONDS_PER_LAYER` for each layer.
     least_iteration_seconds : what a host-bound engine takes at least for an iteration [s].
     front_end_seconds : from a request's arrival to the scheduler [s]; it counts in TTFT and end to end.
     replicas, router : equal machines, and which of `sim.engine.routers.ROUTERS` shares the requests among them; for
@@ -149,6 +151,7 @@ class Scenario:
     host_seconds: float = HOST_SECONDS
     weights_from: WeightsFrom = "device"
     nvme_bytes_per_second: float = NVME_BYTES_PER_SECOND
+    cuda_graphs: bool = True
     least_iteration_seconds: float = 0.0
     front_end_seconds: float = 0.0
     replicas: int = 1
@@ -246,7 +249,8 @@ class Scenario:
         limits = limits if self.paged_attention else _in_one_piece(limits)
         # Decodes of an iteration without prompts are not held to the token budget; there is a seat for each.
         clock = clock_for(iteration, tokens + self.sequences, 2 * self.sequences)
-        clock = _no_faster(clock, self.least_iteration_seconds)
+        eager_seconds = 0.0 if self.cuda_graphs else model.layers * EAGER_SECONDS_PER_LAYER
+        clock = _no_faster(clock, max(self.least_iteration_seconds, eager_seconds))
         if isinstance(clock, IterationClock):
             # Each device moves its part of a block over a link of its own; starting a copy is not charged.
             moved = int(ticks(block_bytes / hardware.host_link.bytes_per_second))

@@ -41,6 +41,9 @@ EAGER_HOST_SECONDS = 45e-3
 """Least time of an iteration of an eager Python engine of 2023, which starts every kernel by hand: a single sequence
 of Llama-2-70B decodes on A100 in 57, 45 and 45 ms at TP 2, 4 and 8 (github.com/Mutinifni/splitwise-sim, MIT)."""
 
+EAGER_SECONDS_PER_LAYER = EAGER_HOST_SECONDS / 80
+"""The same for each of the 80 layers of that model: kernels are started layer by layer."""
+
 
 @dataclass(frozen=True)
 class IterationModel:

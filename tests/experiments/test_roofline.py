@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import roofline_compared, tornado
-from experiments.roofline import Question, plot, run, table, waterfall
+from experiments import roofline_compared, roofline_memory, roofline_switches, tornado
+from experiments.roofline import Question, plot, run, table, totals, waterfall
 
 DECODE = Question("llama-2-13b", "l20", 2, "w16a16", 0, 32, 1024, "generic")
 
@@ -88,3 +88,43 @@ def test_figures_say_what_was_found() -> None:
 def test_what_cannot_be_asked_is_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         table(Question(**{**vars(DECODE), **change}))  # type: ignore[arg-type]
+
+
+def test_switches_stand_beside_the_iteration(capsys: pytest.CaptureFixture[str]) -> None:
+    mixed = Question("llama-3.1-8b", "rtx-4090", 1, "w16a16", 512, 8, 1024, "generic")
+    frame = table(mixed)
+    built = frame.attrs["built"]
+    rows = roofline_switches.table(built, totals(mixed)).set_index("switch")
+    assert (rows["times"] >= 1).all()
+    off = rows.filter(like="FlashAttention", axis=0)["seconds"].iloc[0]
+    # Every head writes and reads 512 x 513 scores of the prompt, and 8 x 1,024 of the decodes, four times in 16 bits.
+    moved = 32 * 4 * 2 * 32 * (512 * 513 + 8 * 1024)
+    assert off - frame.attrs["seconds"] >= 0.9 * moved / 1008e9
+    host = rows.filter(like="on the host", axis=0)["seconds"].iloc[0]
+    assert host >= 2 * 6.98e9 / (32e9 * 0.8)
+    eager = roofline_switches.table(table(DECODE).attrs["built"], totals(DECODE)).set_index("switch")
+    assert eager.filter(like="CUDA graphs", axis=0)["seconds"].iloc[0] >= 40 * 45e-3 / 80
+    assert run(model="llama-3.1-8b", hardware="rtx-4090", tp=1, prefill=512, decode=8) == 0
+    assert "prompt and decodes in one attention kernel" in capsys.readouterr().out
+
+
+def test_windows_can_be_switched_off() -> None:
+    asked = Question("gemma-3-27b", "h200-sxm", 1, "w16a16", 0, 32, 8192, "generic")
+    frame = table(asked)
+    built = frame.attrs["built"]
+    rows = roofline_switches.table(built, totals(asked, built.window)).set_index("switch")
+    more = rows.filter(like="sliding windows", axis=0)["seconds"].iloc[0] - frame.attrs["seconds"]
+    # 52 layers read 8,192 keys instead of 1,024, each 2 x 16 heads x 128 numbers of 2 bytes, at 0.8 of 4.8 TB/s.
+    assert more == pytest.approx(52 * 32 * (8192 - 1024) * 2 * 16 * 128 * 2 / (0.8 * 4.8e12), rel=0.01)
+
+
+def test_the_memory_of_a_card_adds_up_and_shows_what_no_term_explains(capsys: pytest.CaptureFixture[str]) -> None:
+    frame = table(Question("llama-3.1-8b", "rtx-4090", 1, "w16a16", 0, 8, 1024, "generic"))
+    memory = roofline_memory.table(frame.attrs["built"], 1024)
+    assert memory["bytes"].sum() == pytest.approx(25_250_627_584)
+    assert (memory["bytes"] >= 0).all()
+    assert memory["bytes"].iloc[0] == 2 * 8_030_261_248
+    assert memory.attrs["blocks"] == pytest.approx(2588, rel=0.10)
+    assert any("a real server had 2,588" in note for note in memory.attrs["notes"])
+    assert run(model="gpt3-175b", decode=1) == 0
+    assert "does not fit" in capsys.readouterr().out

@@ -67,6 +67,7 @@ def test_an_iteration_is_such_a_pipeline(rate: float, tokens: int) -> None:
 def test_what_is_brought_never_makes_an_iteration_faster(
     model: IterationModel, totals: Totals, placement: Placement
 ) -> None:
+    model = replace(model, parallelism=Parallelism(model.parallelism.tensor))
     here, there = (replace(model, placement=where).seconds(totals) for where in (ON_DEVICE, placement))
     assert there >= here * (1 - 1e-15)  # the same terms, added in another order
     wide = replace(model.hardware, host_link=replace(model.hardware.host_link, bytes_per_second=1e18))
@@ -78,7 +79,7 @@ def test_what_is_brought_never_makes_an_iteration_faster(
 
 @given(iteration_models(), st.sampled_from(PLACEMENTS[:2]))
 def test_the_batch_that_hides_the_weights_is_the_smallest(model: IterationModel, placement: Placement) -> None:
-    model = replace(model, placement=placement)
+    model = replace(model, parallelism=Parallelism(model.parallelism.tensor), placement=placement)
     tokens = hiding_tokens(model)
     assert model.token_seconds(tokens) >= weights_seconds(model)
     assert tokens == 1 or model.token_seconds(tokens - 1) < weights_seconds(model)
