@@ -28,6 +28,11 @@ NOTES = (
     "Watts are the boards' limit (TDP), not what they draw under this load. Tokens are those of replies.",
 )
 
+WITHIN_TRACE = (
+    "A recorded trace cannot be replicated: five time blocks of it take the place of replications, and intervals speak "
+    "of this trace alone."
+)
+
 
 def answer(
     table: pd.DataFrame, trials: pd.DataFrame, question: Question, given: Mapping[str, Any], quick: bool
@@ -84,6 +89,8 @@ def shown(table: pd.DataFrame, priced: bool) -> pd.DataFrame:
 
 def stopping(table: pd.DataFrame, trials: pd.DataFrame, question: Question) -> list[str]:
     """Say how many replications tell the best two candidates apart, by requests/s a card."""
+    if question.options.is_recorded:
+        return [WITHIN_TRACE]
     best = [row for row in records(table) if row["rate"] > 0][:2]
     if len(best) < 2:
         return []

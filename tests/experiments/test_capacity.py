@@ -12,7 +12,7 @@ import pytest
 
 from experiments import candidates, grid
 from experiments.capacity import Question, capacity, run, summary
-from experiments.capacity_answer import headline, plot, shown
+from experiments.capacity_answer import WITHIN_TRACE, headline, plot, shown, stopping
 from experiments.rate_search import Found, Trial, search
 from experiments.slo import Clause, parse
 from sim.engine.clock import TICKS_PER_SECOND, IterationClock
@@ -122,6 +122,24 @@ def test_a_looser_promise_is_kept_at_least_as_far(trials: pd.DataFrame) -> None:
     asked = question("ttft p90 <= 20 s")
     loose = summary(run(asked, CHOSEN[:1], ONE_CORE, lambda _: None), asked, CHOSEN[:1], {})
     assert loose["rate_high"].iloc[0] >= strict["rate_low"].iloc[0]
+
+
+def test_a_recorded_trace_is_judged_by_its_time_blocks_and_says_so(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    arrival, lengths = np.sort(rng.uniform(0, 600, 300)), rng.integers(50, 300, (300, 2))
+    lines = [f"{a:.6f},{p},{o}" for a, (p, o) in zip(arrival, lengths, strict=True)]
+    lines[150] = f"{arrival[150]:.6f},5000,10"  # beyond the context: rejected, and so missed
+    path = tmp_path / "own.csv"
+    path.write_text("\n".join(["arrival_seconds,prompt_tokens,output_tokens", *lines]) + "\n")
+    asked = question("ttft p90 <= 2 s", trace=str(path), requests=None)
+    trials = run(asked, CHOSEN[:1], ONE_CORE, lambda _: None)
+    assert set(trials["replications"]) == {5}
+    table = summary(trials, asked, CHOSEN[:1], {})
+    assert table["rate_low"].iloc[0] <= table["rate"].iloc[0] <= table["rate_high"].iloc[0]
+    assert stopping(table, trials, asked) == [WITHIN_TRACE]
+    light = sorted(trials[trials["rate"] == trials["rate"].min()].iloc[0]["margin ttft p90"])
+    assert light[0] == pytest.approx(0.1 - 1 / 50, abs=0.003), "the rejected one counts in its block of about fifty"
+    assert light[1:] == pytest.approx([0.1] * 4)
 
 
 def test_what_nobody_can_keep_is_said_with_the_value_at_light_load() -> None:
