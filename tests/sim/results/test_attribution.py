@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -62,8 +63,8 @@ def test_coasting_changes_no_part(trace, server, clock):
     np.testing.assert_array_equal(coasted.end_to_end, stepped.end_to_end)
 
 
-@pytest.fixture(scope="module")
-def roofline() -> dict[str, IterationClock]:
+@cache
+def rooflines() -> dict[str, IterationClock]:
     """Return clocks of real machines: two cards over PCIe, one kernel for mixed batches, and a host that is slow."""
     pair = Scenario(made((0, 1, 1))).machine.clock
     single = Scenario(
@@ -74,9 +75,9 @@ def roofline() -> dict[str, IterationClock]:
 
 
 @given(**runs, kind=st.sampled_from(["pair", "single", "slow", "hand"]))
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-def test_own_work_splits_exactly_by_what_it_is_spent_on(roofline, trace, server, clock, kind):
-    pace = roofline.get(kind, clock)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+def test_own_work_splits_exactly_by_what_it_is_spent_on(trace, server, clock, kind):
+    pace = rooflines().get(kind, clock)
     coasted, stepped = (attribute(server.bounds, server.serve(trace, pace, coast=coast)) for coast in (True, False))
     np.testing.assert_array_equal(coasted.spent, stepped.spent)
     assert (coasted.spent >= 0).all()
