@@ -18,7 +18,7 @@ def decode_first(ledger: Ledger) -> None:
         chunk = min(sequence.tokens - sequence.computed, ledger.tokens_left)
         if chunk > 0:
             ledger.extend(sequence, chunk)
-    while ledger.waiting:
+    while ledger.waiting and not ledger.recalled:  # who is recalled from a batch in flight will be the head
         head = ledger.waiting[0]
         if not ledger.can_ever_hold(head):
             ledger.ignore(head)

@@ -60,3 +60,13 @@ def test_a_scenario_can_ask_for_it():
     together = Scenario(trace, policy="chunked_prefill")
     ahead = simulate(Scenario(trace, policy="chunked_prefill", asynchronous=True), together.machine)
     assert ahead.ttft_seconds[1] > simulate(together).ttft_seconds[1]
+
+
+def test_nobody_overtakes_a_prompt_that_is_called_back_from_a_batch_in_flight():
+    # The second is preempted while its first chunk runs, so that it is not in the queue when the third could be let in.
+    arrival, prompt, output = np.array([2707, 3369, 3984]), np.array([72, 82, 48]), np.array([3, 3, 2])
+    trace = Trace(arrival / TICKS_PER_SECOND, prompt, output, output)
+    tight = Limits(blocks=40, block_tokens=4, sequences=2, tokens=64, context=96)
+    outcome = replay(trace, tight, SCHEDULERS["decode_first"], uniform_clock(1000, 1, 9000), asynchronous=True)
+    assert outcome.preemptions.any()
+    assert (np.diff(outcome.first_token) >= 0).all()
