@@ -86,8 +86,8 @@ def used(server: Scenario) -> tuple[str, ...]:
     """Return the names of the rates that the server's operators have."""
     model = server.machine.model
     kinds = {kind: rate for kind, (rate, _) in model.rates.items() if kind != "experts" or model.model.mixture}
-    mixed = [model.efficiency.mixed_attention] if model.mixed_attention_slopes else []
-    rates = [*kinds.values(), model.prefill_rate, model.decode_rate, *mixed]
+    mixed = [model.efficiency.mixed_attention] if model.attention.mixed_slopes else []
+    rates = [*kinds.values(), model.attention.prefill_rate, model.attention.decode_rate, *mixed]
     return tuple(name for name in RATES if any(getattr(model.efficiency, name) is rate for rate in rates))
 
 

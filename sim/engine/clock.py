@@ -251,19 +251,19 @@ def roofline_clock(model: IterationModel, most_tokens: int, most_samples: int) -
     """
     if model.placement.kv_on != "device":
         raise ValueError(f"kv_on is {model.placement.kv_on!r}; allowed where requests are simulated: device")
-    whole, windowed = model.whole_layers, model.window_layers
+    whole, windowed = model.attention.whole_layers, model.attention.window_layers
     return IterationClock(
         base=int(ticks(model.fixed_seconds)),
         tokens_ticks=ticks(model.token_seconds(np.arange(most_tokens + 1))).tolist(),
         samples_ticks=ticks(model.head_seconds(np.arange(most_samples + 1))).tolist(),
-        decode_ticks=int(ticks(model.decode_attention_launch_seconds)),
-        context_ticks=int(ticks(model.decode_attention_seconds_per_kv_token)),
-        prompt_ticks=_prompt_ticks(model.prefill_attention_slopes) if whole else lambda pairs, cached, new: 0,
+        decode_ticks=int(ticks(model.attention.decode_launch_seconds)),
+        context_ticks=int(ticks(model.attention.decode_seconds_per_kv_token)),
+        prompt_ticks=_prompt_ticks(model.attention.prefill_slopes) if whole else lambda pairs, cached, new: 0,
         tile_tokens=model.efficiency.decode_tile_tokens,
-        mixed_ticks=_mixed_ticks(model.mixed_attention_slopes),
-        window_ticks=int(ticks(model.decode_attention_seconds_per_window_token)),
-        window_prompt_ticks=_prompt_ticks(model.window_prefill_slopes) if windowed else None,
-        window_mixed_ticks=_mixed_ticks(model.window_mixed_slopes),
+        mixed_ticks=_mixed_ticks(model.attention.mixed_slopes),
+        window_ticks=int(ticks(model.attention.decode_seconds_per_window_token)),
+        window_prompt_ticks=_prompt_ticks(model.attention.window_prefill_slopes) if windowed else None,
+        window_mixed_ticks=_mixed_ticks(model.attention.window_mixed_slopes),
         least_ticks=int(ticks(weights_seconds(model))),
         model=model,
     )

@@ -120,9 +120,9 @@ class Spending:
         model = self.clock.model
         if model is None:
             return np.zeros((len(SPENT_ON), *pairs.shape))
-        split = resources.prompt_resources(model.prefill_attention_slopes, pairs, cached, tokens)
+        split = resources.prompt_resources(model.attention.prefill_slopes, pairs, cached, tokens)
         if seen is not None:
-            split = split + resources.prompt_resources(model.window_prefill_slopes, *seen, tokens)
+            split = split + resources.prompt_resources(model.attention.window_prefill_slopes, *seen, tokens)
         return _ticks(split)
 
     @cached_property

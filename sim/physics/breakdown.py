@@ -137,11 +137,12 @@ def _attention(model: IterationModel, totals: Totals) -> list[Part]:
 
     decodes = number(totals.decode_sequences)
     pairs, cached, new = map(number, totals.prompts)
-    slopes = model.prefill_attention_slopes, model.mixed_attention_slopes
-    whole = _Layers("", model.whole_layers, pairs, cached, new, decodes, number(totals.decode_kv_tokens), *slopes)
+    attention, keys = model.attention, number(totals.decode_kv_tokens)
+    slopes = attention.prefill_slopes, attention.mixed_slopes
+    whole = _Layers("", attention.whole_layers, pairs, cached, new, decodes, keys, *slopes)
     pairs, cached, _ = map(number, totals.prompts_in_window)
-    slopes, keys = (model.window_prefill_slopes, model.window_mixed_slopes), number(totals.keys_in_window)
-    windowed = _Layers(" in a window", model.window_layers, pairs, cached, new, decodes, keys, *slopes)
+    slopes, keys = (attention.window_prefill_slopes, attention.window_mixed_slopes), number(totals.keys_in_window)
+    windowed = _Layers(" in a window", attention.window_layers, pairs, cached, new, decodes, keys, *slopes)
     return [part for one in (whole, windowed) if one.layers for part in _attention_in(model, one)]
 
 
@@ -149,14 +150,14 @@ def _attention_in(model: IterationModel, of: _Layers) -> list[Part]:
     layers, slopes = of.layers, of.mixed
     own = layers * of.new * prefill_bytes_per_token(model.model, model.precision, model.parallelism)
     pair_flops = attention_flops_per_pair(model.model, model.parallelism)
-    kv_bytes = layers * model.kv_bytes_per_layer
+    kv_bytes = layers * model.attention.kv_bytes_per_layer
     seconds = slopes.seconds(of.pairs, of.cached, of.new, of.decodes, of.keys) if slopes else 0.0
     if slopes and seconds:
         tiles = of.new / QUERY_TILE
         tile_keys = of.pairs / QUERY_TILE + tiles * (QUERY_TILE / 2 + slopes.tile_tokens) + of.keys
         flops = layers * pair_flops * QUERY_TILE * (tile_keys + of.decodes * slopes.tile_tokens)
         moved_bytes = own + kv_bytes * (of.cached + of.keys)
-        rate, peak = model.efficiency.mixed_attention, model.sixteen_bit_peak
+        rate, peak = model.efficiency.mixed_attention, model.attention.peak
         name = "attention in one kernel" + of.suffix
         return [_part(model, name, layers, flops, moved_bytes, rate, peak, seconds)]
     parts = []
@@ -173,7 +174,9 @@ def _prefill(model: IterationModel, of: _Layers) -> Part:
     computed, scored = (pairs, 0.0) if model.flash_attention else (MASKED * pairs, MASKED * pairs)
     kernels = layers if model.flash_attention else layers * UNFUSED_KERNELS
     slopes = of.prefill
-    moved_bytes = of.new * prefill_bytes_per_token(shape, model.precision, split) + of.cached * model.kv_bytes_per_layer
+    moved_bytes = (
+        of.new * prefill_bytes_per_token(shape, model.precision, split) + of.cached * model.attention.kv_bytes_per_layer
+    )
     moved_bytes += scored * score_bytes_per_pair(shape, split)
     return Part(
         "prefill attention" + of.suffix,
@@ -184,7 +187,7 @@ def _prefill(model: IterationModel, of: _Layers) -> Part:
         slopes.per_pair * pairs,
         slopes.per_kv_token * of.cached + slopes.per_new_token * of.new + slopes.per_pair_moved * pairs,
         float(slopes.seconds(pairs, of.cached, of.new)),
-        model.sixteen_bit_peak,
+        model.attention.peak,
     )
 
 
@@ -192,15 +195,15 @@ def _decode(model: IterationModel, of: _Layers) -> Part:
     """Return attention of decoding sequences."""
     shape, split, layers = model.model, model.parallelism, of.layers
     read = layers * (of.keys + of.decodes * model.efficiency.decode_tile_tokens)
-    flops, moved_bytes = read * decode_flops_per_kv_token(shape, split), read * model.kv_bytes_per_layer
-    rate, bandwidth = model.decode_rate, model.hardware.memory.bandwidth_bytes_per_second
+    flops, moved_bytes = read * decode_flops_per_kv_token(shape, split), read * model.attention.kv_bytes_per_layer
+    rate, bandwidth = model.attention.decode_rate, model.hardware.memory.bandwidth_bytes_per_second
     memory = moved_bytes / (bandwidth * rate.memory)
     if not model.flash_attention:
         score_bytes = read * score_bytes_per_pair(shape, split)
         moved_bytes += score_bytes
         memory += score_bytes / (bandwidth * model.efficiency.elementwise.memory)
     kernels = layers if model.flash_attention else layers * UNFUSED_KERNELS
-    launch, compute = kernels * rate.launch_seconds, flops / (model.sixteen_bit_peak * rate.compute)
+    launch, compute = kernels * rate.launch_seconds, flops / (model.attention.peak * rate.compute)
     seconds = launch + float(overlapped_seconds(compute, memory, rate.sharpness))
     name = "decode attention" + of.suffix
-    return Part(name, kernels, flops, moved_bytes, launch, compute, memory, seconds, model.sixteen_bit_peak)
+    return Part(name, kernels, flops, moved_bytes, launch, compute, memory, seconds, model.attention.peak)

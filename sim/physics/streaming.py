@@ -38,8 +38,9 @@ def link_seconds(model: IterationModel, totals: Totals) -> Floats:
     if model.placement.kv_on == "device":
         return seconds
     cached, in_window = totals.prompts[1], totals.prompts_in_window[1]
-    keys = model.whole_layers * (np.asarray(totals.decode_kv_tokens, dtype=np.float64) + np.asarray(cached))
-    keys = keys + model.window_layers * (np.asarray(totals.keys_in_window, dtype=np.float64) + np.asarray(in_window))
+    whole, windowed = model.attention.whole_layers, model.attention.window_layers
+    keys = whole * (np.asarray(totals.decode_kv_tokens, dtype=np.float64) + np.asarray(cached))
+    keys = keys + windowed * (np.asarray(totals.keys_in_window, dtype=np.float64) + np.asarray(in_window))
     key_bytes = kv_elements_per_layer(model.model, model.parallelism) * model.precision.kv_bytes
     brought: Floats = seconds + keys * key_bytes / host_bytes_per_second(model)
     return brought

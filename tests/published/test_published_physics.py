@@ -110,9 +110,9 @@ def attention_error(table: pd.DataFrame, hardware: str, kv_bytes: float) -> floa
         model = IterationModel(shape, load_hardware(CHIPS[hardware]), replace(W16A16, kv_bytes=kv_bytes))
         batch, length = rows["batch"].to_numpy(dtype=float), rows["kv_len"].to_numpy(dtype=float)
         if (rows["phase"] == "decode").all():
-            seconds = model.decode_attention_seconds(batch * length, batch)
+            seconds = model.attention.decode_seconds(batch * length, batch)
         else:
-            seconds = model.prefill_attention_seconds(batch * length * (length + 1) / 2, 0.0, batch * length)
+            seconds = model.attention.prefill_seconds(batch * length * (length + 1) / 2, 0.0, batch * length)
         predicted_us[rows.index] = 1e6 * seconds
     return median_error(predicted_us, table["us"])
 

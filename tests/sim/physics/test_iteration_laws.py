@@ -123,9 +123,9 @@ def test_scalar_equals_array(model: IterationModel, rows: list[Totals]) -> None:
 def test_an_iteration_is_the_sum_of_its_parts(model: IterationModel, totals: Totals) -> None:
     parts = model.token_seconds(totals.tokens) + model.head_seconds(totals.samples)
     keys = totals.decode_kv_tokens, totals.decode_sequences, totals.window_decode_kv_tokens
-    attention = model.decode_attention_seconds(*keys)
+    attention = model.attention.decode_seconds(*keys)
     in_window = totals.window_pairs, totals.window_kv_tokens
-    attention = attention + model.prefill_attention_seconds(*totals.prompts, *in_window)
+    attention = attention + model.attention.prefill_seconds(*totals.prompts, *in_window)
     whole = parts + attention + model.fixed_seconds
     if model.placement.is_off:
         assert model.seconds(totals) == whole
@@ -170,11 +170,11 @@ def test_nothing_to_do_takes_no_device_time(model: IterationModel) -> None:
 def test_decode_attention_is_affine_in_the_context(
     model: IterationModel, kv_tokens: int, sequences: int, unseen: int
 ) -> None:
-    launch, slope = model.decode_attention_launch_seconds, model.decode_attention_seconds_per_kv_token
-    in_window = model.decode_attention_seconds_per_window_token
+    launch, slope = model.attention.decode_launch_seconds, model.attention.decode_seconds_per_kv_token
+    in_window = model.attention.decode_seconds_per_window_token
     seen, tiles = max(0, kv_tokens - unseen), model.efficiency.decode_tile_tokens * sequences
     expected = launch + slope * (kv_tokens + tiles) + in_window * (seen + tiles)
-    assert model.decode_attention_seconds(kv_tokens, sequences, seen) == expected
+    assert model.attention.decode_seconds(kv_tokens, sequences, seen) == expected
     assert slope + in_window > 0
     assert (in_window > 0) == (model.model.window is not None)
 
@@ -309,20 +309,20 @@ def test_a_second_token_reads_the_experts_it_meets_first() -> None:
 def test_a_long_prompt_is_bound_by_its_pairs() -> None:
     model = IterationModel(DENSE, CHIP, efficiency=datasheet())
     flops = DENSE.layers * 4 * DENSE.query_heads * DENSE.head * 10**9
-    assert model.prefill_attention_seconds(10**9, 0, 10**5) == pytest.approx(flops / 300e12)
+    assert model.attention.prefill_seconds(10**9, 0, 10**5) == pytest.approx(flops / 300e12)
 
 
 def test_cached_tokens_before_a_chunk_are_read() -> None:
     model = IterationModel(DENSE, CHIP, efficiency=datasheet())
     kv_seconds = 10_000 * DENSE.kv_bytes_per_token() / CHIP.memory.bandwidth_bytes_per_second
-    assert model.prefill_attention_seconds(1, 10_000, 0) == pytest.approx(kv_seconds)
-    assert model.prefill_attention_seconds(0, 10_000, 0) == 0
+    assert model.attention.prefill_seconds(1, 10_000, 0) == pytest.approx(kv_seconds)
+    assert model.attention.prefill_seconds(0, 10_000, 0) == 0
 
 
 def test_latent_attention_can_be_bound_by_arithmetic() -> None:
     weak = replace(CHIP, peak_flops_per_second={"bf16": 1e12})
     strong, slow = IterationModel(LATENT, CHIP), IterationModel(LATENT, weak)
-    assert slow.decode_attention_seconds_per_kv_token > strong.decode_attention_seconds_per_kv_token
+    assert slow.attention.decode_seconds_per_kv_token > strong.attention.decode_seconds_per_kv_token
 
 
 @given(iteration_models(), iterations())
@@ -335,9 +335,9 @@ def test_scores_of_a_long_prompt_cost_more_than_its_attention() -> None:
     model = IterationModel(DENSE, CHIP, efficiency=datasheet())
     pairs = 8192 * 8193 / 2
     score_bytes = DENSE.layers * 2 * pairs * DENSE.query_heads * 8.0  # the whole square, written and read twice
-    unfused = replace(model, flash_attention=False).prefill_attention_seconds(pairs, 0, 8192)
+    unfused = replace(model, flash_attention=False).attention.prefill_seconds(pairs, 0, 8192)
     assert unfused >= score_bytes / CHIP.memory.bandwidth_bytes_per_second
-    assert unfused > 5 * model.prefill_attention_seconds(pairs, 0, 8192)
+    assert unfused > 5 * model.attention.prefill_seconds(pairs, 0, 8192)
 
 
 @given(st.integers(1, 64), st.floats(0, 2), st.integers(1, 500))

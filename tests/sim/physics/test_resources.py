@@ -17,7 +17,7 @@ def test_resources_sum_to_the_time(model: IterationModel, totals: Totals) -> Non
     for split, whole in (
         (token_resources(model, totals.tokens), model.token_seconds(totals.tokens)),
         (head_resources(model, totals.samples), model.head_seconds(totals.samples)),
-        (prompt_resources(model.prefill_attention_slopes, *prompts), model.prefill_attention_slopes.seconds(*prompts)),
+        (prompt_resources(model.attention.prefill_slopes, *prompts), model.attention.prefill_slopes.seconds(*prompts)),
     ):
         assert len(split) == len(RESOURCES)
         assert (split >= 0).all()
