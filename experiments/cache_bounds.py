@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.table_experiment import records
+from sim.machine import Machine
 from sim.results.intervals import replicated
 from sim.results.result import Result
-from sim.scenario import Machine, Scenario, simulate
+from sim.scenario import Scenario, simulate
 from sim.scheduling.caches import BOUNDS, EVIDENCE_OF_CACHES
 from workloads.synthetic.chat import conversation_lengths
 from workloads.synthetic.prefixes import system_prompt

@@ -19,11 +19,12 @@ from hardware_profiles.profile import HardwareProfile
 from sim.physics import efficiency, precision
 from sim.physics.band import Band, band
 from sim.physics.breakdown import breakdown
-from sim.physics.iteration import IterationModel, Totals
+from sim.physics.iteration import IterationModel
 from sim.physics.memory import weight_bytes_per_device
 from sim.physics.parallelism import Parallelism
 from sim.physics.placement import Placement
 from sim.physics.streaming import hiding_tokens
+from sim.physics.totals import Totals
 from workloads import models
 from workloads.models.transformer import Transformer
 

@@ -12,12 +12,13 @@ import numpy as np
 from experiments import grid
 from experiments.sched_compare import capacity
 from sim.figures.words import with_bounds
+from sim.machine import Machine
 from sim.results.goodput import Objectives
 from sim.results.intervals import replicated
 from sim.results.percentiles import Floats
 from sim.results.result import Result
 from sim.results.runs import LATENCIES, LEVELS, Runs
-from sim.scenario import Machine, Scenario, result_of, simulate
+from sim.scenario import Scenario, result_of, simulate
 from workloads.synthetic.chat import chat, conversation_lengths
 from workloads.synthetic.prefixes import PrefixTree
 from workloads.synthetic.sessions import geometric_turns, multi_turn

@@ -12,10 +12,11 @@ import numpy as np
 from experiments.bands import Bands
 from experiments.cell import Cell, Load
 from experiments.options import Options
+from sim.machine import Machine
 from sim.results.intervals import Interval, Paired, paired, replicated
 from sim.results.percentiles import Floats
 from sim.results.runs import CACHE_COUNTS, COUNTS, LATENCIES, LEVELS, QUANTITIES
-from sim.scenario import Machine, Scenario
+from sim.scenario import Scenario
 from sim.systems import System
 from workloads.trace import Trace
 

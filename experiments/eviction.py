@@ -11,9 +11,10 @@ import numpy as np
 
 from experiments.table_experiment import Answer, deliver
 from sim.engine.clock import seconds
+from sim.machine import Machine
 from sim.results.percentiles import percentile
 from sim.results.result import Result
-from sim.scenario import Machine, Scenario, simulate
+from sim.scenario import Scenario, simulate
 from workloads.trace import Trace
 
 if TYPE_CHECKING:

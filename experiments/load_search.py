@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sim.machine import Machine
 from sim.results.result import Result
-from sim.scenario import Machine, Scenario, simulate
+from sim.scenario import Scenario, simulate
 from workloads.trace import Trace
 
 STEPS, QUICK_STEPS = 10, 7

@@ -19,12 +19,13 @@ from experiments.options import Options, completed
 from experiments.sched_compare import capacity as saturated
 from experiments.table_experiment import Flag, check_folder, deliver, records
 from experiments.workload import Workload
+from sim.machine import Machine
 from sim.physics import band
 from sim.results.goodput import Objectives
 from sim.results.intervals import Interval, replicated
 from sim.results.percentiles import Floats
 from sim.results.runs import LEVELS, Runs
-from sim.scenario import Machine, Scenario, simulate
+from sim.scenario import Scenario, simulate
 from sim.uncertainty import at
 from workloads import models
 

@@ -16,11 +16,12 @@ from experiments.options import Options, completed
 from experiments.sched_compare import capacity, scenario_of
 from experiments.table_experiment import Answer, Flag, deliver, records
 from experiments.workload import Workload
+from sim.machine import Machine
 from sim.results.goodput import Objectives
 from sim.results.intervals import Interval, paired, replicated
 from sim.results.result import Result
 from sim.results.runs import Runs
-from sim.scenario import Machine, Scenario, simulate
+from sim.scenario import Scenario, simulate
 from workloads import datasets
 from workloads.trace import Trace
 

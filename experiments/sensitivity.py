@@ -20,12 +20,13 @@ from experiments.grid import HERE, Where
 from experiments.sched_compare import capacity as saturated
 from experiments.slo import METRICS
 from experiments.table_experiment import Flag, check_folder, deliver
+from sim.machine import Machine
 from sim.physics.efficiency import generic
 from sim.results.order_statistics import median_interval
 from sim.results.percentiles import Floats, percentile
 from sim.results.runs import Section
 from sim.results.warmup import window
-from sim.scenario import Machine, Scenario, simulate
+from sim.scenario import Scenario, simulate
 from workloads import models
 
 if TYPE_CHECKING:

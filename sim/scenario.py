@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-import hardware_profiles
 from hardware_profiles.profile import HardwareProfile
 from sim.asked import asked
-from sim.engine.clock import AnyClock, IterationClock, LockstepClock, PipelineClock, clock_for, ticks
+from sim.engine.front_end import behind_front_end, since_arrival
 from sim.engine.replay import Replay, serve_cluster
 from sim.engine.replica import Server
-from sim.physics import efficiency, precision
+from sim.machine import Machine, machine_of
 from sim.physics.efficiency import Efficiency
-from sim.physics.iteration import EAGER_SECONDS_PER_LAYER, HOST_SECONDS, IterationModel
-from sim.physics.memory import Reserve, kv_blocks, kv_bytes_per_token_per_device
+from sim.physics.iteration import HOST_SECONDS
 from sim.physics.parallelism import Parallelism
 from sim.physics.placement import NVME_BYTES_PER_SECOND, Placement, WeightsFrom
-from sim.physics.precision import Precision
 from sim.results.result import Result
-from sim.scheduling.batch import Limits
 from sim.scheduling.policies.prefill_first import prefill_first
 from sim.scheduling.schedulers import SCHEDULERS, Scheduler
 from workloads import models
@@ -37,41 +30,6 @@ if TYPE_CHECKING:
 
 COMPARED = ("prefill_first", "inflight_batching")
 """The two schedulers that the article compares."""
-
-DEFAULT_TOKENS = 8192
-"""New tokens in an iteration unless the context is longer (the TensorRT-LLM default since 0.11)."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """One replica ready to serve: a model on some devices, its limits, and its clock.
-
-    Making one takes longer than simulating a small trace, and experiments that differ only in policy, cache or
-    workload share it, which also guarantees that nothing else differs between them.
-    """
-
-    model: IterationModel
-    limits: Limits
-    clock: AnyClock
-
-    @property
-    def flags(self) -> tuple[str, ...]:
-        """Sentences that must stand beside every time measured on this machine."""
-        return self.model.flags
-
-    @property
-    def devices(self) -> int:
-        """Devices of the replica."""
-        return self.model.parallelism.devices
-
-    @property
-    def title(self) -> str:
-        """Model, precision, chips and the link between them."""
-        hardware, devices = self.model.hardware, self.devices
-        link = hardware.scale_up
-        kind = link.kind if link and devices <= hardware.devices_per_domain else hardware.host_link.kind
-        parallel = f" ({self.model.parallelism.words}, {kind})" if devices > 1 else ""
-        return f"{self.model.model.title} {self.model.precision.name.upper()} · {devices} x {hardware.title}{parallel}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -216,67 +174,12 @@ class Scenario:
         ValueError
             If a name is unknown, the chip cannot compute in this precision, or the model does not fit.
         """
-        hardware = hardware_profiles.load(self.hardware) if isinstance(self.hardware, str) else self.hardware
-        model = models.load(self.model) if isinstance(self.model, str) else self.model
-        context = self.context or model.context
-        tokens = self.tokens or max(DEFAULT_TOKENS, context)
-        formats = precision.load(self.precision)
-        constants = self.efficiency or efficiency.generic(hardware)
-        iteration = IterationModel(
-            model,
-            hardware,
-            formats,
-            self.parallelism,
-            constants,
-            host_seconds=self.host_seconds if constants.host_seconds is None else constants.host_seconds,
-            one_attention_kernel=self.one_attention_kernel,
-            flash_attention=self.flash_attention,
-            placement=self.placement,
-        )
-        blocks = self._blocks(model, hardware, formats, tokens)
-        block_bytes = self.block_tokens * kv_bytes_per_token_per_device(model, formats, self.parallelism)
-        limits = Limits(
-            blocks,
-            self.block_tokens,
-            self.sequences,
-            tokens,
-            context,
-            watermark_blocks=int(self.watermark * blocks),
-            paddings=self.paddings,
-            window=iteration.window or 0,
-            host_blocks=int(self.swap_bytes // block_bytes),
-        )
-        limits = limits if self.paged_attention else _in_one_piece(limits)
-        # Decodes of an iteration without prompts are not held to the token budget; there is a seat for each.
-        clock = clock_for(iteration, tokens + self.sequences, 2 * self.sequences)
-        eager_seconds = 0.0 if self.cuda_graphs else model.layers * EAGER_SECONDS_PER_LAYER
-        clock = _no_faster(clock, max(self.least_iteration_seconds, eager_seconds))
-        if isinstance(clock, IterationClock):
-            # Each device moves its part of a block over a link of its own; starting a copy is not charged.
-            moved = int(ticks(block_bytes / hardware.host_link.bytes_per_second))
-            clock = replace(clock, host_block_ticks=moved)
-        return Machine(iteration, limits, clock)
+        return machine_of(self)
 
     @property
     def placement(self) -> Placement:
         """Where the weights are kept."""
         return Placement(self.weights_from, nvme_bytes_per_second=self.nvme_bytes_per_second)
-
-    def _blocks(self, model: Transformer, hardware: HardwareProfile, formats: Precision, tokens: int) -> int:
-        reserve = None if self.reserved_bytes is None else Reserve(self.reserved_bytes, 0.0, 0.0, 0.0)
-        blocks = kv_blocks(
-            model,
-            hardware,
-            formats,
-            self.parallelism,
-            utilisation=1.0 if self.utilisation_of_free else self.utilisation,
-            block_size=self.block_tokens,
-            max_tokens=tokens,
-            max_samples=self.sequences,
-            reserve=reserve,
-            placement=self.placement,
-        )
-        return max(1, math.floor(self.utilisation * blocks)) if self.utilisation_of_free else blocks
 
 
 def simulate(scenario: Scenario, machine: Machine | None = None) -> Result:
@@ -371,60 +274,8 @@ def _server(scenario: Scenario, machine: Machine) -> Server:
 
 
 def _serve(trace: Trace, servers: Sequence[Server], router: str, seed: int, front_end_seconds: float) -> Replay:
-    outcome = serve_cluster(_behind_front_end(trace, front_end_seconds), servers, router, seed=seed)
-    return _since_arrival(outcome, trace, front_end_seconds)
-
-
-def _in_one_piece(limits: Limits) -> Limits:
-    """Return the limits where every sequence holds the blocks of the longest context from its admission on.
-
-    A seat then stands for such a piece. Some blocks stay free, so that no scheduler has a reason to preempt.
-    """
-    pieces = (limits.blocks - max(1, limits.watermark_blocks)) // limits.blocks_for(limits.context)
-    if not pieces:
-        raise ValueError(
-            f"context is {limits.context} tokens; allowed without paged attention: at most "
-            f"{(limits.blocks - max(1, limits.watermark_blocks)) * limits.block_tokens}, what the KV cache holds"
-        )
-    return replace(limits, sequences=min(limits.sequences, pieces))
-
-
-def _no_faster(clock: AnyClock, least_seconds: float) -> AnyClock:
-    """Return the clock with a least time of an iteration that samples one token; stages share it equally."""
-    if not least_seconds:
-        return clock
-    if isinstance(clock, PipelineClock):
-        each = least_seconds / len(clock.stages)
-        return PipelineClock(tuple(_host_bound(stage, each) for stage in clock.stages))
-    if isinstance(clock, LockstepClock):
-        return replace(clock, rank=_host_bound(clock.rank, least_seconds))
-    return _host_bound(clock, least_seconds)
-
-
-def _host_bound(clock: IterationClock, least_seconds: float) -> IterationClock:
-    least = int(ticks(least_seconds)) - clock.base - clock.samples_ticks[1]
-    return replace(clock, least_ticks=max(clock.least_ticks, least))
-
-
-def _behind_front_end(trace: Trace, front_end_seconds: float) -> Trace:
-    """Return the trace as the scheduler sees it."""
-    if not front_end_seconds:
-        return trace
-    think = np.zeros(len(trace)) if trace.think_seconds is None else trace.think_seconds
-    return replace(
-        trace,
-        arrival_seconds=trace.arrival_seconds + front_end_seconds,
-        think_seconds=None if trace.previous is None else think + front_end_seconds,
-    )
-
-
-def _since_arrival(outcome: Replay, trace: Trace, front_end_seconds: float) -> Replay:
-    """Return what happened with the arrivals at the front end, from which clients count."""
-    if not front_end_seconds:
-        return outcome
-    arrival = outcome.arrival - int(ticks(front_end_seconds))
-    free = np.ones(len(trace), dtype=bool) if trace.previous is None else trace.previous < 0
-    return replace(outcome, arrival=np.where(free, ticks(trace.arrival_seconds), arrival))
+    outcome = serve_cluster(behind_front_end(trace, front_end_seconds), servers, router, seed=seed)
+    return since_arrival(outcome, trace, front_end_seconds)
 
 
 def arms(scenario: Scenario) -> dict[str, Scenario]:

@@ -10,11 +10,12 @@ import numpy as np
 from experiments.scoreboard.groups import Floats, Found, Goals, Group, by, floats, folds
 from hardware_profiles.profile import HardwareProfile
 from sim.physics.efficiency import Efficiency
-from sim.physics.iteration import IterationModel, Totals
+from sim.physics.iteration import IterationModel
 from sim.physics.mixed_attention import ONE_KERNEL_CHIPS, PROCESSORS, QUERY_TILE, kernel_seconds
 from sim.physics.operators import STREAM_BYTES
 from sim.physics.precision import sixteen_bit_unit
 from sim.physics.roofline import roofline_seconds
+from sim.physics.totals import Totals
 from workloads.models import load as load_model
 
 if TYPE_CHECKING:

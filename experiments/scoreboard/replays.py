@@ -12,11 +12,12 @@ from experiments.scoreboard.score import Row, errors_pct
 from experiments.scoreboard.servers import TABLE, Recorded
 from hardware_profiles.profile import HardwareProfile
 from sim.engine.clock import seconds
+from sim.machine import Machine
 from sim.physics import calibration
 from sim.physics.efficiency import Efficiency
 from sim.physics.memory import runtime_reserve, weight_bytes_per_device
 from sim.results.result import Result
-from sim.scenario import Machine, simulate
+from sim.scenario import simulate
 
 PERCENTILES = (50, 90, 99)
 NONE: Goals = (None, None)

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from sim.physics.efficiency import RATES, Efficiency, generic
-from sim.physics.iteration import IterationModel, Totals
+from sim.physics.iteration import IterationModel
 from sim.physics.roofline import CACHED, Floats, Rate
+from sim.physics.totals import Totals
 
 LOW, HIGH = 0.05, 0.95
 """Where the ends of an interval lie in the distribution that is drawn from: 90 % of the draws are inside."""

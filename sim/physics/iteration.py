@@ -20,7 +20,7 @@ from sim.physics.precision import PRECISIONS, Precision, compute_unit, sixteen_b
 from sim.physics.roofline import Floats, Operator, Rate, roofline_seconds
 from sim.physics.stages import Stage, stages_of
 from sim.physics.streaming import link_seconds
-from sim.physics.totals import Totals as Totals
+from sim.physics.totals import Totals
 from workloads.models.transformer import Transformer
 
 HOST_SECONDS = 300e-6

@@ -6,10 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.physics.breakdown import breakdown
-from sim.physics.iteration import IterationModel, Totals
+from sim.physics.iteration import IterationModel
 from sim.physics.operators import head_operators
 from sim.physics.prefill_attention import PrefillSlopes
 from sim.physics.roofline import Floats, Operator
+from sim.physics.totals import Totals
 
 RESOURCES = ("compute", "memory", "link", "launch")
 """A launch takes what it takes; all else of an operator's time belongs to the scarcer of arithmetic and memory."""

@@ -24,9 +24,10 @@ from experiments import figures
 from sim.figures.replica_timeline import DECODE, MIXED, PREFILL, passage
 from sim.figures.style import SIZE_INCHES, arm_styles
 from sim.figures.words import cache_finding, duration, policy_finding, three_digits
+from sim.machine import Machine
 from sim.results.percentiles import percentile, percentiles
 from sim.results.result import Result
-from sim.scenario import COMPARED, Machine, Scenario, simulate
+from sim.scenario import COMPARED, Scenario, simulate
 from workloads.synthetic.chat import chat
 
 ARMS = tuple(policy + cache for policy in COMPARED for cache in ("", " + prefix cache"))

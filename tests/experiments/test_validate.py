@@ -20,8 +20,9 @@ from experiments.scoreboard.tables import COLUMNS, read
 from experiments.validate import covered, run, scoreboard
 from hardware_profiles import load
 from sim.physics.efficiency import generic
-from sim.physics.iteration import IterationModel, Totals
+from sim.physics.iteration import IterationModel
 from sim.physics.roofline import roofline_seconds
+from sim.physics.totals import Totals
 from workloads.models import load as load_model
 
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 import hardware_profiles
 from sim.engine.clock import TICKS_PER_SECOND, roofline_clock, seconds, ticks
 from sim.physics import calibration, precision
-from sim.physics.iteration import IterationModel, Totals
+from sim.physics.iteration import IterationModel
 from sim.physics.parallelism import Parallelism
+from sim.physics.totals import Totals
 from workloads import models
 
 CASES = [("l20", "llama-2-13b", 2), ("h200-sxm", "llama-3.1-70b", 8), ("b200-sxm", "llama-3.1-8b", 1)]

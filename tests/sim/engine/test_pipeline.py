@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 import hardware_profiles
 from sim.engine.clock import TICKS_PER_SECOND, IterationClock, PipelineClock, pipeline_clock
 from sim.engine.replay import FINISHED, IGNORED, STALLED, Replay, replay
-from sim.physics.iteration import IterationModel, Totals
+from sim.physics.iteration import IterationModel
 from sim.physics.parallelism import Parallelism
+from sim.physics.totals import Totals
 from sim.results.attribution import attribute
 from sim.scheduling.batch import Limits
 from sim.scheduling.schedulers import SCHEDULERS, Scheduler

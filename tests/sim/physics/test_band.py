@@ -13,7 +13,8 @@ from hardware_profiles import load
 from sim.physics import calibration
 from sim.physics.band import HIGH, INTERVALS, LOW, Interval, band, constants_at, tornado
 from sim.physics.efficiency import Efficiency, generic
-from sim.physics.iteration import IterationModel, Totals
+from sim.physics.iteration import IterationModel
+from sim.physics.totals import Totals
 
 DECODE = Totals(32, 32, decode_sequences=32, decode_kv_tokens=32_000)
 

@@ -11,8 +11,9 @@ from physics_strategies import CHIP, DENSE, iteration_models, iterations
 
 from sim.physics.breakdown import breakdown
 from sim.physics.efficiency import datasheet
-from sim.physics.iteration import IterationModel, Totals
+from sim.physics.iteration import IterationModel
 from sim.physics.parallelism import Parallelism
+from sim.physics.totals import Totals
 
 
 @given(iteration_models(), iterations())

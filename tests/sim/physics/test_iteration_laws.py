@@ -14,7 +14,7 @@ from physics_strategies import CHIP, DENSE, LATENT, MIXTURE, MODELS, efficiencie
 from hardware_profiles.profile import HardwareProfile, Link
 from sim.physics.collectives import all_reduce_seconds
 from sim.physics.efficiency import Efficiency, datasheet
-from sim.physics.iteration import IterationModel, Totals
+from sim.physics.iteration import IterationModel
 from sim.physics.memory import weight_bytes_per_device
 from sim.physics.operators import STREAM_BYTES, layer_operators, matrices
 from sim.physics.parallelism import Parallelism, allowed_tensor_sizes
@@ -23,6 +23,7 @@ from sim.physics.precision import PRECISIONS, Precision, compute_unit, sixteen_b
 from sim.physics.precision import load as load_precision
 from sim.physics.roofline import Rate
 from sim.physics.routing import experts_hit
+from sim.physics.totals import Totals
 from workloads.models.transformer import Transformer
 
 NAMES = [field.name for field in fields(Totals)]

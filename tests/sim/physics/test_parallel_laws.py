@@ -19,13 +19,14 @@ from sim.physics.collectives import (
     servers_of,
 )
 from sim.physics.efficiency import generic
-from sim.physics.iteration import IterationModel, Totals
+from sim.physics.iteration import IterationModel
 from sim.physics.memory import kv_blocks, kv_bytes_per_token_per_device, runtime_reserve, weight_bytes_per_device
 from sim.physics.operators import expert_bank_parameters, expert_operators
 from sim.physics.parallelism import Parallelism, allowed_tensor_sizes
 from sim.physics.precision import PRECISIONS, Precision
 from sim.physics.routing import hottest_device, reach_of_hottest
 from sim.physics.stages import layers_per_stage, stages_of
+from sim.physics.totals import Totals
 from workloads.models import load
 from workloads.models.transformer import Transformer
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given
 
-from sim.physics.iteration import IterationModel, Totals
+from sim.physics.iteration import IterationModel
 from sim.physics.parallelism import Parallelism
 from sim.physics.resources import RESOURCES, head_resources, prompt_resources, token_resources
+from sim.physics.totals import Totals
 from tests.sim.physics.physics_strategies import iteration_models, iterations
 
 

@@ -15,7 +15,8 @@ from sim.engine.clock import IterationClock, seconds, uniform_clock
 from sim.engine.replay import FINISHED, replay
 from sim.engine.spending import SPENT_ON
 from sim.physics.breakdown import breakdown
-from sim.physics.iteration import EAGER_HOST_SECONDS, Totals
+from sim.physics.iteration import EAGER_HOST_SECONDS
+from sim.physics.totals import Totals
 from sim.results.attribution import OWN, PARTS, Attribution, attribute
 from sim.results.blame import blame
 from sim.scenario import Scenario, simulate

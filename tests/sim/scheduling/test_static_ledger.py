@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sim import Scenario, simulate
 from sim.engine.clock import IterationClock, ticks, uniform_clock
 from sim.engine.replay import FINISHED, Replay, replay
-from sim.physics.iteration import Totals
+from sim.physics.totals import Totals
 from sim.scheduling.batch import Limits
 from sim.scheduling.schedulers import SCHEDULERS
 from workloads.trace import Trace
