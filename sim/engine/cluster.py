@@ -11,7 +11,7 @@ import numpy as np
 from simpy import Environment, Event
 
 from sim.engine.clock import ticks
-from sim.engine.engine import ARRIVAL, LATE, ROUTING, Moment
+from sim.engine.moments import ARRIVAL, LATE, ROUTING, Moment
 from sim.engine.replica import Replica, Server
 from sim.engine.routers import ROUTERS, Fleet, Router
 from sim.scheduling.sequence import Sequence as Served

@@ -2,51 +2,24 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from operator import attrgetter
 
 from simpy import Environment, Event
-from simpy.events import EventPriority
 
 from sim.engine.clock import IterationClock
 from sim.engine.log import SHORT, Iterations, Log
+from sim.engine.moments import DECISION, Moment
 from sim.engine.stretch import duration, iterations_to_reach
 from sim.scheduling.batch import Order
 from sim.scheduling.ledger import Ledger, Policy
-from sim.scheduling.sequence import Sequence
-
-ARRIVAL, ROUTING, DECISION, LATE = (EventPriority(level) for level in (1, 2, 3, 4))
-"""Priorities of events at one instant: a decision sees everything that has arrived by then; see `Cluster`."""
+from sim.scheduling.sequence import Sequence, queue_up
 
 _NEVER = 1 << 62
 _ITERATIONS = SHORT.index("iterations") - len(SHORT)
 _JOINED = SHORT.index("joined") - len(SHORT)
 RETURNED = SHORT.index("returned") - len(SHORT)
 _WASTED = SHORT.index("wasted") - len(SHORT)
-
-
-class Moment(Event):
-    """An event that will happen after `delay` ticks and calls `callback`; nothing waits for it or cancels it."""
-
-    _ok = True
-    _value = None
-
-    def __init__(
-        self, env: Environment, delay: int, callback: Callable[[Event], None], priority: EventPriority
-    ) -> None:
-        """Schedule the callback."""
-        self.env = env
-        self.callbacks = [callback]
-        env.schedule(self, priority, delay)
-
-
-def queue_up(waiting: deque[Sequence], sequence: Sequence) -> None:
-    """Put a request that has just arrived behind the others; requests of one instant in order of their index."""
-    place = len(waiting)
-    while place and waiting[place - 1].arrival == sequence.arrival and waiting[place - 1].index > sequence.index:
-        place -= 1
-    waiting.insert(place, sequence)
 
 
 class Engine:

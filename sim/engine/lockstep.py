@@ -10,11 +10,12 @@ import numpy.typing as npt
 from simpy import Environment, Event
 
 from sim.engine.clock import LockstepClock, ticks
-from sim.engine.engine import DECISION, Engine, Moment, queue_up
+from sim.engine.engine import Engine
 from sim.engine.log import LONG, Iterations
+from sim.engine.moments import DECISION, Moment
 from sim.scheduling.ledger import Ledger, Policy
 from sim.scheduling.prefix_cache import Run
-from sim.scheduling.sequence import Sequence
+from sim.scheduling.sequence import Sequence, queue_up
 
 COUNTS_SECONDS = 0.1
 """How often the router learns how busy ranks are (`min_stats_update_interval_ms` in vllm/v1/engine/coordinator.py)."""

@@ -10,7 +10,8 @@ from operator import attrgetter
 from simpy import Environment, Event
 
 from sim.engine.clock import PipelineClock
-from sim.engine.engine import DECISION, RETURNED, Engine, Moment
+from sim.engine.engine import RETURNED, Engine
+from sim.engine.moments import DECISION, Moment
 from sim.scheduling.ledger import Ledger, Policy
 from sim.scheduling.sequence import Sequence
 

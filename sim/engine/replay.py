@@ -13,8 +13,9 @@ from simpy import Environment, Event
 
 from sim.engine.clock import AnyClock, IterationClock
 from sim.engine.cluster import FINISHED, IGNORED, OUTCOMES, REJECTED, STALLED, Cluster
-from sim.engine.engine import ARRIVAL, Engine, Moment
+from sim.engine.engine import Engine
 from sim.engine.log import Iterations
+from sim.engine.moments import ARRIVAL, Moment
 from sim.engine.replica import Server
 from sim.scheduling.batch import Limits
 from sim.scheduling.bounds import OracleCache

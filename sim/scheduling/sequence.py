@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -105,3 +106,11 @@ class Sequence:
     def __repr__(self) -> str:
         """Show what a person debugging a schedule looks for."""
         return f"<request {self.index}: {self.computed}/{self.tokens} computed, {self.generated} generated>"
+
+
+def queue_up(waiting: deque[Sequence], sequence: Sequence) -> None:
+    """Put a request that has just arrived behind the others; requests of one instant in order of their index."""
+    place = len(waiting)
+    while place and waiting[place - 1].arrival == sequence.arrival and waiting[place - 1].index > sequence.index:
+        place -= 1
+    waiting.insert(place, sequence)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from simpy import Environment
 
 from sim.engine.clock import uniform_clock
-from sim.engine.engine import ARRIVAL, Engine, Moment
+from sim.engine.engine import Engine
+from sim.engine.moments import ARRIVAL, Moment
 from sim.engine.replay import FINISHED, IGNORED, REJECTED, STALLED, Replay, replay
 from sim.scheduling.batch import Limits
 from sim.scheduling.ledger import Ledger

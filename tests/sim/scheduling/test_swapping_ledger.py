@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from simpy import Environment
 
 from sim.engine.clock import IterationClock, uniform_clock
-from sim.engine.engine import ARRIVAL, Engine, Moment
+from sim.engine.engine import Engine
+from sim.engine.moments import ARRIVAL, Moment
 from sim.scheduling.batch import Limits
 from sim.scheduling.ledger import Ledger
 from sim.scheduling.policies.prefill_first import prefill_first
