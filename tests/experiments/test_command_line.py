@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -27,9 +27,9 @@ def fails(tokens: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_help_is_instant_and_imports_nothing_slow() -> None:
     command = [sys.executable, "-X", "importtime", "-m", "experiments.run", "--help"]
-    begin = time.perf_counter()
+    begin = sum(os.times()[2:4])  # of ended children; time on the wall depends on who else computes
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
-    assert time.perf_counter() - begin < 1.5  # 0.2 s on an idle machine
+    assert sum(os.times()[2:4]) - begin < 1.5  # 0.2 s on an idle machine
     imported = {line.rsplit("|", 1)[1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
     assert "cyclopts" in imported
     assert not imported & {"pandas", "scipy", "matplotlib", "pyarrow", "jinja2", "simpy", "numpy"}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 
 import numpy as np
 import pandas as pd
@@ -421,9 +421,9 @@ def test_a_name_with_a_dot_keeps_it(tmp_path: Path) -> None:
 def test_a_million_weighted_values_are_drawn_quickly_and_thinly() -> None:
     rng = np.random.default_rng(0)
     curves = {arm: (rng.lognormal(-3, 1, 1_000_000), rng.integers(1, 60, 1_000_000)) for arm in ARMS[:2]}
-    start = perf_counter()
+    start = process_time()
     figure = figures.survival(curves, "ITL", "at 70 % load")
-    assert perf_counter() - start < 3  # 0.4 s on an idle machine
+    assert process_time() - start < 3  # 0.4 s on an idle machine
     assert sum(len(line.get_xydata()) for line in figure.axes[0].lines) < 1000
 
 

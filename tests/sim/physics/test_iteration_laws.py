@@ -266,9 +266,9 @@ def test_every_token_count_of_a_large_batch_is_priced_at_once() -> None:
     model = IterationModel(LATENT, CHIP, parallelism=Parallelism(4))
     elapsed = []
     for _ in range(5):
-        start = time.perf_counter()
+        start = time.process_time()
         seconds = model.token_seconds(np.arange(131_073))
-        elapsed.append(time.perf_counter() - start)
+        elapsed.append(time.process_time() - start)
     assert seconds[0] == 0
     assert np.all(np.diff(seconds) > 0)
     assert min(elapsed) < 0.2  # five times what it takes on an idle core
