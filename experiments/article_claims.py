@@ -32,11 +32,11 @@ def article_claims(*, quick: Flag = False, out: Path | None = None, json: Flag =
     Parameters
     ----------
     quick
-        fewer requests and replications, tables only.
+        fewer requests and replications, tables only
     out
-        new folder for the results [default: under results/claims].
+        new folder for the results [default: under results/claims]
     json
-        print one JSON object and nothing else.
+        print one JSON object and nothing else
     """
     from experiments import console
 

@@ -93,21 +93,21 @@ def batching(
     Parameters
     ----------
     hardware
-        chip that serves the generated chat.
+        chip that serves the generated chat [default: l20]
     model
-        model.
+        model [default: llama-2-13b]
     tp
-        devices that share the model.
+        devices that share the model [default: 2]
     precision
-        number format.
+        number format [default: w16a16]
     slo
-        mean end-to-end time by tokens of the reply that everybody has to keep [s].
+        mean end-to-end time by tokens of the reply that everybody has to keep [s; default: 0.1]
     quick
-        fewer requests and replications; neither figure nor report.
+        fewer requests and replications; neither figure nor report
     out
-        new folder for the results [default: under results/batching].
+        new folder for the results [default: under results/batching]
     json
-        print one JSON object and nothing else.
+        print one JSON object and nothing else
     """
     from experiments import console
 

@@ -15,6 +15,7 @@ from experiments.scoreboard.clients import ClientRun
 from experiments.scoreboard.fit import TILE, Fit, fit
 from experiments.scoreboard.groups import Found, Group
 from experiments.scoreboard.score import READERS
+from experiments.table_experiment import Flag
 from hardware_profiles import load as load_hardware
 from hardware_profiles.profile import HardwareProfile
 from sim.physics.calibration import STACKS
@@ -49,27 +50,41 @@ def run(
     precision: str = "w16a16",
     system: str = "vllm-0.33",
     out: Path | None = None,
-    json: bool = False,
+    json: Flag = False,
 ) -> int:
     """Fit the constants of one chip and write them as a TOML file for `--efficiency <file>`.
 
     Parameters
     ----------
-    hardware : chip, as the tables or this project name it, or the path of its TOML file, whose rows go by its name.
-    source : a folder of canonical tables, one such table, ``aiconfigurator`` for those in the installed package, or
-        what a load generator saw of your server: the result of ``vllm bench serve --save-detailed``, aiperf
-        (profile_export.jsonl), guidellm or inference-perf (per_request_lifecycle_metrics.json).
-    stack : of tables: whose kernels, ``vllm`` or ``trtllm``; None takes the first that the tables have.
-    model, tp, precision, system : of a server: what it served [default: the model that the file names], on how many
-        devices, in which number formats, and as which system or path of a system's TOML file.
-    out : file to write [default: <chip>-<stack or system>.toml here].
-    json : print one JSON object and nothing else.
+    hardware
+        chip, as the tables or this project name it, or the path of its .toml, whose rows go by its name
+        [default: a100-sxm-80]
+    source
+        a folder of canonical tables, one such table, ``aiconfigurator`` for those in the installed package, or what a
+        load generator saw of your server: the result of ``vllm bench serve --save-detailed``, aiperf
+        (profile_export.jsonl), guidellm or inference-perf (per_request_lifecycle_metrics.json) [default: measured]
+    stack
+        of tables: whose kernels, vllm or trtllm [default: the first that the tables have]
+    model
+        of a server: model, or path of a .toml or config.json [default: the one that the file names]
+    tp
+        of a server: devices that share the model [default: 1]
+    precision
+        of a server: number format [default: w16a16]
+    system
+        of a server: as which system it serves, or the path of a system's .toml [default: vllm-0.33]
+    out
+        new file for the constants [default: CHIP-STACK.toml or CHIP-SYSTEM.toml here]
+    json
+        print one JSON object and nothing else
 
     Raises
     ------
     ValueError
         The source cannot be read, or says nothing about this chip.
     """
+    if out is not None and out.exists():
+        raise ValueError(f"--out is {out}, which exists already and is not overwritten; allowed: a new file")
     chip = load_hardware(hardware)
     if clients.is_result(Path(source)):
         return _of_server(chip, clients.read(Path(source)), Server(model, tp, precision, system), out, json=json)

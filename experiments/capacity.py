@@ -91,31 +91,32 @@ def capacity(
     Parameters
     ----------
     slo
-        METRIC pLEVEL <= BOUND UNIT with commas between; ttft, tpot, itl, e2e; us, ms, s, min
-        [default: ttft p99 <= 2 s, tpot p95 <= 100 ms].
+        METRIC pLEVEL <= BOUND UNIT with commas between; ttft, tpot, itl, e2e; us, ms, s, min [default: ttft p99
+        <= 2 s, tpot p95 <= 100 ms]
     candidates
         CHIP:TP:PRECISION with commas between; also pp=, ep=, dp=, system=NAME, or policy=NAME and cache=on, and
-        utilisation=SHARE; what is left out is l20:2:w16a16:policy=inflight_batching.
+        utilisation=SHARE; what is left out is l20:2:w16a16:policy=inflight_batching [default:
+        l20:2,l20:2:fp8,l20:4,h20:1:fp8,l4:1,l20:2:system=vllm-0.33]
     model
-        a model, or the path of a .toml or config.json.
+        a model, or the path of a .toml or config.json [default: llama-2-13b]
     trace
-        chat (generated), or the name or path of a recorded trace, which cannot be replicated.
+        chat (generated), or the name or path of a recorded trace, which cannot be replicated [default: chat]
     requests
-        of each run [default: 1500, quick: 600; a recorded trace: all].
+        of each run [default: 1500, quick: 600; a recorded trace: all]
     context
-        longest prompt and reply together [tokens; default: the model's].
+        longest prompt and reply together [tokens; default: the model's]
     efficiency
-        constants of the cost model: datasheet, generic, calibrated, or the path of a .toml.
+        constants of the cost model: datasheet, generic, calibrated, or the path of a .toml [default: generic]
     price
-        CHIP=PRICE of one card for an hour, in your currency; without any there is no column of costs.
+        CHIP=PRICE of one card for an hour, in your currency; without any there is no column of costs [default: none]
     price_date
-        of which day the prices are [default: today].
+        of which day the prices are [default: today]
     quick
-        fewer requests, replications and digits; tables only, neither figure nor report.
+        fewer requests, replications and digits; tables only, neither figure nor report
     out
-        new folder for the results [default: under results/capacity].
+        new folder for the results [default: under results/capacity]
     json
-        print one JSON object and nothing else.
+        print one JSON object and nothing else
     """
     from experiments import capacity_answer
 

@@ -56,19 +56,19 @@ def chunk_size(
     Parameters
     ----------
     hardware
-        chip that serves the generated chat
+        chip that serves the generated chat [default: l20]
     model
-        model
+        model [default: llama-2-13b]
     tp
-        devices that share the model
+        devices that share the model [default: 2]
     load
-        share of the capacity.
+        share of the capacity [default: 0.7]
     quick
-        fewer budgets, requests and replications; neither figure nor report.
+        fewer budgets, requests and replications; neither figure nor report
     out
-        new folder for the results [default: under results/chunk_size].
+        new folder for the results [default: under results/chunk_size]
     json
-        print one JSON object and nothing else.
+        print one JSON object and nothing else
     """
     from experiments import console
 

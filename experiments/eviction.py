@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.table_experiment import Answer, deliver
+from experiments.table_experiment import Answer, Flag, check_folder, deliver
 from sim.engine.clock import seconds
 from sim.machine import Machine
 from sim.results.percentiles import percentile
@@ -92,22 +92,40 @@ def eviction(
     concurrency: int = 32,
     prompt: int = 16384,
     output: int = 512,
-    quick: bool = False,
+    quick: Flag = False,
     out: Path | None = None,
-    json: bool = False,
+    json: Flag = False,
 ) -> int:
     """Compare GUARANTEED_NO_EVICT with MAX_UTILIZATION on long prompts in a closed loop, on and off KV pressure.
 
     Parameters
     ----------
-    hardware, model, precision, tp : what runs on what; -kv8 is an 8-bit KV cache.
-    utilisation : part of the memory that the server may use, 0 to 1.
-    requests, concurrency : in all, and at one time.
-    prompt, output : tokens of each request.
-    quick : fewer points and tables only, neither figure nor report.
-    out : new folder for the results [default: under results/eviction].
-    json : print one JSON object and nothing else.
+    hardware
+        chip, or path of a .toml [default: h200-sxm]
+    model
+        model, or path of a .toml or config.json [default: llama-3.3-70b]
+    precision
+        number format; -kv8 is an 8-bit KV cache [default: fp8-kv8]
+    tp
+        devices that share the model [default: 1]
+    utilisation
+        part of the memory that the server may use [0 to 1; default: 0.9]
+    requests
+        requests in all [default: 128]
+    concurrency
+        clients, each of whom waits for a reply before asking again [default: 32]
+    prompt
+        tokens of each prompt [default: 16384]
+    output
+        tokens of each reply [default: 512]
+    quick
+        fewer points; tables only, neither figure nor report
+    out
+        new folder for the results [default: under results/eviction]
+    json
+        print one JSON object and nothing else
     """
+    check_folder(out)
     loop = Loop(requests, concurrency, prompt, output)
     for name, value in vars(loop).items():
         if value < 1:

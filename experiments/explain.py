@@ -63,8 +63,9 @@ def explain(
     requests that the slowest charge most for their waiting are then left out, one at a time, to see what that changes.
     """
     from experiments import console
-    from experiments.table_experiment import deliver
+    from experiments.table_experiment import check_folder, deliver
 
+    check_folder(out)
     if reruns is not None and reruns < 0:
         raise ValueError(f"--reruns is {reruns}; allowed: 0 or more")
     with console.progress("simulating") as advance:

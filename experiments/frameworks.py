@@ -71,23 +71,25 @@ def frameworks(
     Parameters
     ----------
     system
-        products, two or more.
+        products, two or more [default: tensorrt-llm-2024-01 vllm-0.2.7 vllm-0.33 tensorrt-llm sglang]
     hardware
-        chip that serves the generated chat.
+        chip that serves the generated chat [default: l20]
     model
-        model.
+        model [default: llama-2-13b]
     tp
-        devices that share the model.
+        devices that share the model [default: 2]
     precision
-        number format; a product without it is refused.
-    slo_ttft, slo_tpot
-        what 9 of 10 requests have to keep [s].
+        number format; a product without it is refused [default: w16a16]
+    slo_ttft
+        objective for the first token, which 9 of 10 requests have to keep [s; default: 2]
+    slo_tpot
+        objective for each further token, which 9 of 10 requests have to keep [s; default: 0.1]
     quick
-        fewer requests and replications; neither figure nor report.
+        fewer requests and replications; neither figure nor report
     out
-        new folder for the results [default: under results/frameworks].
+        new folder for the results [default: under results/frameworks]
     json
-        print one JSON object and nothing else.
+        print one JSON object and nothing else
     """
     from experiments import console
 

@@ -12,7 +12,7 @@ import numpy as np
 
 import hardware_profiles
 from experiments.instance import BATCH_TOKENS, BLOCK_TOKENS, Instance, splits
-from experiments.table_experiment import Answer, Flag, Names, deliver, records
+from experiments.table_experiment import Answer, Flag, Names, check_folder, deliver, records
 from hardware_profiles.profile import HardwareProfile
 from sim.physics import precision as formats
 from sim.physics.iteration import IterationModel
@@ -124,22 +124,23 @@ def offload(
     Parameters
     ----------
     model
-        models, one or more.
+        models, one or more [default: gpt3-175b bloom-176b llama-3.1-405b mt-nlg-530b palm-540b]
     chip
-        chips, one or more.
+        chips, one or more [default: h800-sxm]
     precision
-        number formats.
+        number formats [default: w16a16]
     context
-        tokens of each decoding sequence.
+        tokens of each decoding sequence [default: 2048]
     prompt
-        tokens of the prompt whose first token is timed.
+        tokens of the prompt whose first token is timed [default: 1024]
     quick
-        tables only, neither figure nor report.
+        tables only, neither figure nor report
     out
-        new folder for the results [default: under results/offload].
+        new folder for the results [default: under results/offload]
     json
-        print one JSON object and nothing else.
+        print one JSON object and nothing else
     """
+    check_folder(out)
     table, curves = run(model, chip, precision, context, prompt)
     asked = {"model": " ".join(model), "chip": " ".join(chip), "precision": precision}
     answer = Answer(

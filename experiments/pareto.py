@@ -80,25 +80,26 @@ def pareto(
     Parameters
     ----------
     candidates
-        CHIP:TP:PRECISION with commas between, as in `capacity` [default: one, two and four L20, in 16 bits and FP8].
+        CHIP:TP:PRECISION with commas between, as in `capacity` [default: one, two and four L20, in 16 bits and
+        FP8]
     model
-        a model, or the path of a .toml or config.json.
+        a model, or the path of a .toml or config.json [default: llama-2-13b]
     requests
-        generated chat requests of each run [default: 1000, quick: 300].
+        generated chat requests of each run [default: 1000, quick: 300]
     seeds
-        replications [default: 5, quick: 3].
+        replications [default: 5, quick: 3]
     draws
-        sets of plausible constants for the outer band [default: 8, quick: 4].
+        sets of plausible constants for the outer band [default: 8, quick: 4]
     context
-        longest prompt and reply together [tokens; default: the model's].
+        longest prompt and reply together [tokens; default: the model's]
     efficiency
-        constants of the cost model: datasheet, generic, calibrated, or the path of a .toml.
+        constants of the cost model: datasheet, generic, calibrated, or the path of a .toml [default: generic]
     quick
-        fewer loads, requests and replications; tables only, neither figure nor report.
+        fewer loads, requests and replications; tables only, neither figure nor report
     out
-        new folder for the results [default: under results/pareto].
+        new folder for the results [default: under results/pareto]
     json
-        print one JSON object and nothing else.
+        print one JSON object and nothing else
     """
     from experiments import pareto_answer
 

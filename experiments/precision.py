@@ -10,7 +10,7 @@ import numpy as np
 
 import hardware_profiles
 from experiments.instance import Instance
-from experiments.table_experiment import Answer, Flag, Names, deliver, records
+from experiments.table_experiment import Answer, Flag, Names, check_folder, deliver, records
 from sim.physics.memory import weight_bytes_per_device
 from sim.physics.parallelism import Parallelism
 from sim.physics.precision import PRECISIONS, Precision
@@ -53,22 +53,24 @@ def precision(
     Parameters
     ----------
     model
-        a model, or the path of a .toml or config.json.
+        a model, or the path of a .toml or config.json [default: llama-2-13b]
     chip
-        chips, one or more; formats that a chip has no unit for are left out.
+        chips, one or more; formats that a chip has no unit for are left out [default: l20 a800-sxm h800-sxm
+        b200-sxm]
     tp
-        devices that share the model.
+        devices that share the model [default: 2]
     context
-        tokens of each decoding sequence.
+        tokens of each decoding sequence [default: 1024]
     prompt
-        tokens of the prompt whose first token is timed.
+        tokens of the prompt whose first token is timed [default: 1024]
     quick
-        tables only, neither figure nor report.
+        tables only, neither figure nor report
     out
-        new folder for the results [default: under results/precision].
+        new folder for the results [default: under results/precision]
     json
-        print one JSON object and nothing else.
+        print one JSON object and nothing else
     """
+    check_folder(out)
     table, curves = run(model, chip, tp, context, prompt)
     answer = Answer(
         name="precision",

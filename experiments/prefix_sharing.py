@@ -14,7 +14,7 @@ from cyclopts import Parameter
 from experiments import cache_bounds, grid
 from experiments.options import Options, completed
 from experiments.sched_compare import capacity, scenario_of
-from experiments.table_experiment import Answer, Flag, deliver, records
+from experiments.table_experiment import Answer, Flag, check_folder, deliver, records
 from experiments.workload import Workload
 from sim.machine import Machine
 from sim.results.goodput import Objectives
@@ -89,24 +89,25 @@ def prefix_sharing(
     ----------
     trace
         also a recorded trace with prefixes, e.g. mooncake-conversation, on the machine that serves it by
-        default.
+        default [default: mooncake-conversation if there is a copy]
     hardware
-        chip that serves the generated chat
+        chip that serves the generated chat [default: l20]
     model
-        model
+        model [default: llama-3.1-8b]
     tp
-        devices that share the model
+        devices that share the model [default: 1]
     context
-        longest prompt and reply together.
+        longest prompt and reply together [default: 16384]
     quick
-        fewer shares, requests and replications; neither figure nor report.
+        fewer shares, requests and replications; neither figure nor report
     out
-        new folder for the results [default: under results/prefix_sharing].
+        new folder for the results [default: under results/prefix_sharing]
     json
-        print one JSON object and nothing else.
+        print one JSON object and nothing else
     """
     from experiments import console
 
+    check_folder(out)
     base = Options(hardware=hardware, model=model, tp=tp, context=context, quick=quick)
     kept = grid.keeping(where, grid.points_folder("prefix_sharing", out))
     with console.progress("simulating") as advance:

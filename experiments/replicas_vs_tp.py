@@ -57,34 +57,34 @@ def replicas_vs_tp(
     Parameters
     ----------
     hardware
-        chip, or path of a .toml.
+        chip, or path of a .toml [default: a800-sxm]
     model
-        model, or path of a .toml or config.json.
+        model, or path of a .toml or config.json [default: llama-2-13b]
     precision
-        w16a16, fp8, w8a8, w8a16 or w4a16.
+        w16a16, fp8, w8a8, w8a16 or w4a16 [default: w16a16]
     cards
-        cards in all; every number of cards that can share the model and divides them is tried.
+        cards in all; every number of cards that can share the model and divides them is tried [default: 8]
     context
-        longest prompt and reply together [tokens; default: the model's].
+        longest prompt and reply together [tokens; default: the model's]
     policy
-        scheduler of every replica.
+        scheduler of every replica [default: inflight_batching]
     router
         who gets a request: round_robin, random, least_requests, least_tokens, power_of_two, prefix_hash or
-        prefix_affinity.
+        prefix_affinity [default: least_requests]
     slo_ttft
-        objective for the first token [s].
+        objective for the first token [s; default: 2]
     slo_tpot
-        objective for each further token [s].
+        objective for each further token [s; default: 0.05]
     requests
-        requests of each run [default: 4000, quick: 800].
+        requests of each run [default: 4000, quick: 800]
     seeds
-        replications [default: 5, quick: 2].
+        replications [default: 5, quick: 2]
     quick
-        fewer loads, requests and replications; neither figure nor report.
+        fewer loads, requests and replications; neither figure nor report
     out
-        new folder for the results [default: under results/replicas_vs_tp].
+        new folder for the results [default: under results/replicas_vs_tp]
     json
-        print one JSON object and nothing else.
+        print one JSON object and nothing else
     """
     from experiments import console
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import hardware_profiles
+from experiments.table_experiment import Flag, check_folder
 from sim.physics import calibration, precision
 from sim.physics.band import DRAWS, band, tornado
 from sim.physics.breakdown import Part, breakdown
@@ -76,22 +77,43 @@ def run(
     compare: str | None = None,
     efficiency: str = "generic",
     out: Path | None = None,
-    json: bool = False,
+    json: Flag = False,
 ) -> int:
     """Show what one iteration consists of, operator by operator, and what bounds each.
 
     Parameters
     ----------
-    model, hardware, precision : what runs on what.
-    tp, pp, ep, dp : devices that share each layer, stages of layers, groups of devices with different experts, and
-        ranks with requests of their own that share the experts.
-    prefill : tokens of one prompt in the iteration; 0 for none.
-    decode, context : sequences decoding, and the tokens each has.
-    compare : a second chip, side by side.
-    efficiency : datasheet, generic, calibrated, or the path of a calibration.
-    out : folder for a roofline, a waterfall and a tornado of each chip, and a comparison of two [default: no figures].
-    json : print a list of rows and nothing else.
+    model
+        model, or path of a .toml or config.json [default: llama-2-13b]
+    hardware
+        chip, or path of a .toml [default: l20]
+    tp
+        devices that share each layer [default: 2]
+    pp
+        stages of layers, of --tp devices each [default: 1]
+    ep
+        groups of devices with different experts; divides --tp times --dp [default: 1]
+    dp
+        ranks with requests of their own that share the experts [default: 1]
+    precision
+        w16a16, fp8, w8a8, w8a16 or w4a16 [default: w16a16]
+    prefill
+        tokens of one prompt in the iteration [default: 0, no prompt]
+    decode
+        sequences that decode in the iteration [default: 32]
+    context
+        tokens that each decoding sequence has [default: 1024]
+    compare
+        a second chip, side by side [default: none]
+    efficiency
+        constants of the cost model: datasheet, generic, calibrated, or the path of a .toml [default: generic]
+    out
+        new folder for a roofline, a waterfall and a tornado of each chip, and a comparison of two
+        [default: no figures]
+    json
+        print a list of rows and nothing else
     """
+    check_folder(out)
     chips = [hardware, *([compare] if compare else [])]
     questions = [
         Question(model, chip, tp, precision, prefill, decode, context, efficiency, pp, ep, dp) for chip in chips

@@ -53,31 +53,31 @@ def routers(
     Parameters
     ----------
     hardware
-        chip, or path of a .toml.
+        chip, or path of a .toml [default: a800-sxm]
     model
-        model, or path of a .toml or config.json.
+        model, or path of a .toml or config.json [default: llama-2-13b]
     precision
-        w16a16, fp8, w8a8, w8a16 or w4a16.
+        w16a16, fp8, w8a8, w8a16 or w4a16 [default: w16a16]
     tp
-        cards that share the model in each replica.
+        cards that share the model in each replica [default: 2]
     replicas
-        replicas.
+        replicas [default: 4]
     context
-        longest prompt and reply together [tokens; default: the model's].
+        longest prompt and reply together [tokens; default: the model's]
     policy
-        scheduler of every replica.
+        scheduler of every replica [default: inflight_batching]
     router
-        routers, two or more [default: all].
+        routers, two or more [default: all]
     requests
-        requests of each run, about [default: 4000, quick: 800].
+        requests of each run, about [default: 4000, quick: 800]
     seeds
-        replications [default: 5, quick: 2].
+        replications [default: 5, quick: 2]
     quick
-        fewer loads, requests and replications; neither figure nor report.
+        fewer loads, requests and replications; neither figure nor report
     out
-        new folder for the results [default: under results/routers].
+        new folder for the results [default: under results/routers]
     json
-        print one JSON object and nothing else.
+        print one JSON object and nothing else
     """
     from experiments import console
 

@@ -115,28 +115,28 @@ def sensitivity(
     Parameters
     ----------
     candidates
-        two of CHIP:TP:PRECISION with KEY=VALUE fields, as in `capacity`
-        [default: prefill_first and inflight_batching on two L20].
+        two of CHIP:TP:PRECISION with KEY=VALUE fields, as in `capacity` [default: prefill_first and
+        inflight_batching on two L20]
     metric
-        ttft, tpot, itl or e2e, and mean or pLEVEL: the lower the better [default: e2e mean].
+        ttft, tpot, itl or e2e, and mean or pLEVEL: the lower the better [default: e2e mean]
     model
-        a model, or the path of a .toml or config.json.
+        a model, or the path of a .toml or config.json [default: llama-2-13b]
     load
-        generated chat requests per second, as a share of what the first candidate can serve [default: 0.85].
+        generated chat requests per second, as a share of what the first candidate can serve [default: 0.85]
     requests
-        of each run [default: 1000, quick: 300].
+        of each run [default: 1000, quick: 300]
     seeds
-        replications, at least 6 [default: 9, quick: 6].
+        replications, at least 6 [default: 9, quick: 6]
     context
-        longest prompt and reply together [tokens; default: the model's].
+        longest prompt and reply together [tokens; default: the model's]
     efficiency
-        constants in the middle: datasheet, generic, calibrated, or the path of a .toml.
+        constants in the middle: datasheet, generic, calibrated, or the path of a .toml [default: generic]
     quick
-        fewer requests and replications; tables only, neither figure nor report.
+        fewer requests and replications; tables only, neither figure nor report
     out
-        new folder for the results [default: under results/sensitivity].
+        new folder for the results [default: under results/sensitivity]
     json
-        print one JSON object and nothing else.
+        print one JSON object and nothing else
     """
     from experiments import sensitivity_answer
 

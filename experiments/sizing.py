@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import hardware_profiles
 from experiments.article_table import COLUMNS, FEWEST, SizeClass, article_chips, cards_by_rule, size_classes
 from experiments.instance import Instance, eight_bit, splits
-from experiments.table_experiment import Flag, deliver
+from experiments.table_experiment import Flag, check_folder, deliver
 from hardware_profiles.profile import HardwareProfile
 from sim.physics import precision as formats
 from workloads import models
@@ -71,11 +71,11 @@ def sizing(
     Parameters
     ----------
     model
-        a model, or the path of a .toml or config.json [default: the classes of the article].
+        a model, or the path of a .toml or config.json [default: the classes of the article]
     chip
-        one chip, or the path of a .toml [default: the article's; with --model every one known].
+        one chip, or the path of a .toml [default: the article's; with --model every one known]
     precision
-        with --model: w16a16, fp8, w8a8, w8a16, w4a16 ... [default: w16a16, and 8 bits as the chip has them].
+        with --model: w16a16, fp8, w8a8, w8a16, w4a16 ... [default: w16a16, and 8 bits as the chip has them]
     context
         tokens of each sequence, prompt and reply together [default: 4096]
     concurrency
@@ -87,12 +87,13 @@ def sizing(
     slo_tpot
         objective for each further token [s; default: 0.2, MLPerf Inference Llama-2-70B server]
     quick
-        tables only, neither figure nor report.
+        tables only, neither figure nor report
     out
-        new folder for the results [default: under results/sizing].
+        new folder for the results [default: under results/sizing]
     json
-        print one JSON object and nothing else.
+        print one JSON object and nothing else
     """
+    check_folder(out)
     need = Need(context, concurrency, prompt, slo_ttft, slo_tpot)
     asked = {"model": model, "chip": chip, "precision": precision, **asdict(need)}
     if model is None and precision is not None:

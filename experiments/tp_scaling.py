@@ -11,7 +11,7 @@ import numpy as np
 import hardware_profiles
 from experiments.article_table import article_chips
 from experiments.instance import CARDS_IN_A_SERVER, Instance
-from experiments.table_experiment import Answer, Flag, Names, deliver, records
+from experiments.table_experiment import Answer, Flag, Names, check_folder, deliver, records
 from hardware_profiles.profile import HardwareProfile
 from sim.physics import precision as formats
 from sim.physics.collectives import fast_link
@@ -58,22 +58,23 @@ def tp_scaling(
     Parameters
     ----------
     model
-        models, one or more.
+        models, one or more [default: llama-2-13b llama-2-70b]
     chip
-        chips, one or more [default: those of the article].
+        chips, one or more [default: those of the article]
     precision
-        number formats.
+        number formats [default: w16a16]
     context
-        tokens of each decoding sequence.
+        tokens of each decoding sequence [default: 1024]
     prompt
-        tokens of the prompt whose first token is timed.
+        tokens of the prompt whose first token is timed [default: 1024]
     quick
-        tables only, neither figure nor report.
+        tables only, neither figure nor report
     out
-        new folder for the results [default: under results/tp_scaling].
+        new folder for the results [default: under results/tp_scaling]
     json
-        print one JSON object and nothing else.
+        print one JSON object and nothing else
     """
+    check_folder(out)
     table = run(model, chip or None, precision, context, prompt)
     asked = {"model": " ".join(model), "chip": " ".join(chip) or None, "precision": precision}
     best = best_splits(table)

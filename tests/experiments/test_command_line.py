@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,20 @@ def test_a_mistake_is_one_sentence_that_says_what_would_work(
 ) -> None:
     monkeypatch.chdir(ROOT)
     assert says in fails(["sched_compare", *options], capsys)
+
+
+@pytest.mark.parametrize("command", [name for name, _, _ in COMMANDS])
+def test_help_says_what_every_option_does(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    printed = capsys.readouterr().out
+    rows = [line.strip("│ \n") for line in printed.splitlines() if line.startswith("│ ")]
+    options = [row for row in rows if re.match(r"([A-Z]+ )?--[a-z]", row)]
+    bare = [row for row in options if re.fullmatch(r"([A-Z]+ )?--[a-z-]+( [A-Z]+(\.\.\.)?)?", row)]
+    assert options
+    assert not bare
+    assert "--no-quick" not in printed
+    assert "--no-json" not in printed
 
 
 def test_unknown_commands_name_those_that_are_known(capsys: pytest.CaptureFixture[str]) -> None:
