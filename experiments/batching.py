@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.kept_memory import stranded_share
-from experiments.load_search import QUICK_STEPS, STEPS, Service, highest_load, normalised_latency
-from experiments.table_experiment import Answer, Flag, check_folder, deliver, records
+from experiments.shown.table_experiment import Answer, Flag, check_folder, deliver, records
+from experiments.tried.kept_memory import stranded_share
+from experiments.tried.load_search import QUICK_STEPS, STEPS, Service, highest_load, normalised_latency
 from sim.results.intervals import replicated
 from sim.results.result import Result
 from sim.scenario import Scenario
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from experiments.pictures import Picture
+    from experiments.shown.pictures import Picture
     from workloads.trace import Trace
 
 SLO = 0.1
@@ -109,7 +109,7 @@ def batching(
     json
         print one JSON object and nothing else
     """
-    from experiments import console
+    from experiments.shown import console
 
     check_folder(out)
     scenario = Scenario(_chat(1, 1, 4096), hardware=hardware, model=model, precision=precision, tensor=tp)
@@ -285,7 +285,7 @@ def plot(table: pd.DataFrame) -> Figure:
 
 
 def _pictures(table: pd.DataFrame) -> list[Picture]:
-    from experiments.pictures import Picture
+    from experiments.shown.pictures import Picture
 
     said = "; ".join(f"{row['stage']}: {float(row['requests_per_second']):.2f} requests/s" for row in records(table))
     sentence = "Each row is a step in the history of batching, at the highest load at which it keeps the latency."

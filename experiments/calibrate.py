@@ -15,7 +15,7 @@ from experiments.scoreboard.clients import ClientRun
 from experiments.scoreboard.fit import TILE, Fit, fit
 from experiments.scoreboard.groups import Found, Group
 from experiments.scoreboard.score import READERS
-from experiments.table_experiment import Flag
+from experiments.shown.table_experiment import Flag
 from hardware_profiles import load as load_hardware
 from hardware_profiles.profile import HardwareProfile
 from sim.physics.calibration import STACKS

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from cyclopts import Parameter
 
-from experiments import candidates as reading
-from experiments import grid, slo
-from experiments.candidates import Candidate
+from experiments import grid
+from experiments.asked import candidates as reading
+from experiments.asked import slo
+from experiments.asked.candidates import Candidate
+from experiments.asked.options import Options, completed
+from experiments.asked.slo import Clause
+from experiments.asked.workload import Workload
 from experiments.grid import HERE, Where
-from experiments.options import Options, completed
-from experiments.rate_search import LEAST_SHARE, Found, Trial, search
 from experiments.sched_compare import capacity as saturated
-from experiments.slo import Clause
-from experiments.table_experiment import Flag, Names, check_folder, deliver
-from experiments.workload import Workload
+from experiments.shown.table_experiment import Flag, Names, check_folder, deliver
+from experiments.tried.rate_search import LEAST_SHARE, Found, Trial, search
 from sim.results.result import Result
 from sim.results.separation import LOOKS
 from sim.results.warmup import COOL_DOWN, WARM_UP
@@ -118,7 +119,7 @@ def capacity(
     json
         print one JSON object and nothing else
     """
-    from experiments import capacity_answer
+    from experiments.shown import capacity_answer
 
     check_folder(out)
     clauses, chosen, prices = _slo(slo), reading.parse(candidates), reading.parse_prices(price)

@@ -12,10 +12,10 @@ import numpy as np
 from cyclopts import Parameter
 
 from experiments import grid
-from experiments.options import Options, completed
+from experiments.asked.options import Options, completed
+from experiments.asked.workload import Workload
 from experiments.sched_compare import capacity, scenario_of
-from experiments.table_experiment import Answer, Flag, check_folder, deliver, records
-from experiments.workload import Workload
+from experiments.shown.table_experiment import Answer, Flag, check_folder, deliver, records
 from sim.results.goodput import Objectives
 from sim.results.intervals import Interval, replicated
 from sim.results.runs import LEVELS, Runs
@@ -70,7 +70,7 @@ def chunk_size(
     json
         print one JSON object and nothing else
     """
-    from experiments import console
+    from experiments.shown import console
 
     check_folder(out)
     kept = grid.keeping(where, grid.points_folder("chunk_size", out))
@@ -252,7 +252,7 @@ def _text(row: dict[str, Any], scale: float) -> str:
 
 
 def _pictures(table: pd.DataFrame) -> list[Any]:
-    from experiments.pictures import Picture
+    from experiments.shown.pictures import Picture
 
     sentence = "Small budgets make first tokens wait, large ones make running replies pause."
     return [Picture("chunk_size", plot(table), headline(table), sentence)]

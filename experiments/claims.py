@@ -1,219 +1,182 @@
-"""Whether the article's claims about schedulers held here, in words computed from the paired differences."""
+"""Which of the article's statements hold: each recomputed, with its verdict and the command that shows it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from experiments.comparison import SATURATED, Comparison
+from experiments.article.finding import KINDS, Finding, article
+from experiments.asked.options import Options
+from experiments.shown.table_experiment import EVIDENCE, Answer, Flag, check_folder, deliver, records
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
-FIRST_TOKEN = (("TTFT", 0.5), ("TTFT", 0.99), ("mean_ttft_seconds", None))
-LAST_TOKEN = (("E2E", 0.5), ("E2E", 0.99), ("mean_end_to_end_seconds", None))
-GOODPUT = (("goodput_share", None),)
-WORK = (("busy_share", None), ("gpu_seconds_per_request", None))
-MARGIN = 0.01  # of all requests: a loss of goodput that surely is smaller leaves the balance
-RULE = (
-    "A difference is shown where the 95 % interval of a paired difference excludes zero (each interval by itself); "
-    "first- and last-token latency are judged by mean, median and p99: one shown and none against it. Mixing balances "
-    "if the last token is shown to come sooner and the goodput surely falls by less than 1 % of the requests."
+HUES = {"holds": "#009E73", "holds if": "#E69F00", "does not hold": "#D55E00", "not decidable": "#57606a"}
+NOTES = (
+    "Verdicts are computed: holds; holds if (the condition is named); does not hold; not decidable by a performance "
+    "simulator. Intervals: 95 % over replications where requests are simulated, else what 90 % of the plausible "
+    "constants of the cost model give.",
+    "The rows of the framework table are checked against dated presets of both systems (sim/systems/*.toml, each with "
+    "its sources); beside them stands what the capability is worth in simulation.",
+    "Source of the statements: zhuanlan.zhihu.com/p/678763741, January 2024, in translation.",
 )
-NAMES = {
-    "mean_ttft_seconds": "mean TTFT",
-    "mean_end_to_end_seconds": "mean E2E",
-    "goodput_share": "goodput",
-    "gpu_seconds_per_request": "GPU-seconds per request",
-    "busy_share": "GPU busy",
-}
-OPPOSITE = {"lower": "higher", "higher": "lower"}
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A claim of the article about one pair of arms, and what became of it.
+def article_claims(*, quick: Flag = False, out: Path | None = None, json: Flag = False) -> int:
+    """Recompute every statement of the article: latency claims C1 to C8, and each row of its framework table.
 
-    Attributes
+    Parameters
     ----------
-    says : the claim, in a clause.
-    scope : what both arms have in common, a policy or a cache.
-    answer : at which loads it held, with the effect, in words.
-    held : whether it held at one load at least and was refuted at none.
-    held_at : the loads at which it held [requests/s].
+    quick
+        fewer requests and replications, tables only
+    out
+        new folder for the results [default: under results/claims]
+    json
+        print one JSON object and nothing else
     """
+    from experiments.shown import console
 
-    says: str
-    scope: str
-    answer: str
-    held: bool
-    held_at: tuple[float, ...] = ()
+    check_folder(out)
+    with console.progress("simulating") as advance:
+        found = findings(quick, advance)
+    table, numbers = as_table(found), numbers_table(found)
+    answer = Answer(
+        name="claims",
+        question="Which statements of the article hold?",
+        finding=headline(table),
+        options={"quick": quick},
+        tables={"claims": table, "numbers": numbers},
+        shown=[],
+        prose=_prose(table),
+        detail=[
+            ("Latency claims, then the framework table of January 2024", _shown(table)),
+            ("Numbers behind the verdicts", numbers),
+        ],
+        notes=NOTES,
+        draw=lambda: _pictures(table, numbers),
+        evidence=EVIDENCE,
+        quick=quick,
+    )
+    return deliver(answer, out, json)
 
-    def __str__(self) -> str:
-        """Return the claim and its fate as one sentence."""
-        return f"{self.says} ({self.scope}): {self.answer}."
 
+def findings(quick: bool, advance: Callable[[float], None] = lambda _: None) -> list[Finding]:
+    """Return the fate of every statement: claims, then the rows of the framework table."""
+    from experiments import sched_compare
+    from experiments.article import claim_checks, framework_checks
 
-def claims(comparison: Comparison) -> list[Claim]:
-    """Return the article's claims with what the data say, for every pair of policies that tells."""
-    table = comparison.differences
-    if not (table.effect == "policy").any():
-        return []  # the article's claims are about policies
-    found = []
-    scopes = ("no cache", "prefix cache") if _shares(comparison) else ("no cache",)
-    for scope in scopes:
-        pair = table[(table.effect == "policy") & (table.within == scope)]
-        first = {load: _direction(pair, load, FIRST_TOKEN) for load in _loads(comparison)}
-        last = {load: _direction(pair, load, LAST_TOKEN) for load in _loads(comparison)}
-        balance = {load: _balance(last[load], _row(pair, load, *GOODPUT[0])) for load in last}
-        for says, verdicts, quantity in (
-            ("Prefill first optimises the first-token latency", _judged(first, "higher"), FIRST_TOKEN[-1:]),
-            ("Prefill first worsens the last-token latency", _judged(last, "lower"), LAST_TOKEN[-1:]),
-            ("In-flight mixing balances first- and last-token latency", balance, (*LAST_TOKEN[-1:], *GOODPUT)),
-        ):
-            found.append(_claim(comparison, pair, says, scope, verdicts, tuple(name for name, _ in quantity)))
-    if not _shares(comparison):
-        answer = "cannot be told: the prompts of this workload share nothing that the cache could find"
-        return [*found, Claim("Prefix sharing saves GPU work", "either policy", answer, False)]
-    for policy in ("prefill_first", "inflight_batching"):
-        pair = table[(table.effect == "cache") & (table.within == policy)]
-        first = {load: _direction(pair, load, FIRST_TOKEN) for load in _loads(comparison)}
-        busy = {load: _direction(pair, load, WORK) for load in _loads(comparison)}
-        says = "Prefix sharing brings the first token sooner"
-        found.append(_claim(comparison, pair, says, policy, _judged(first, "lower"), ("mean_ttft_seconds",)))
-        found.append(_saved_work(comparison, pair, policy, _judged(busy, "lower")))
+    comparison = sched_compare.run(Options(quick=quick), lambda share: advance(0.9 * share))
+    found = claim_checks.findings(comparison) + framework_checks.findings(comparison)
+    advance(1.0)
     return found
 
 
-def _shares(comparison: Comparison) -> bool:
-    return any(section.prefix_hit_share > 0 for cell in comparison.cells.values() for section in cell.sections)
+def run(quick: bool = False) -> pd.DataFrame:
+    """Return one row for each statement: says, ours, verdict, kind, command."""
+    return as_table(findings(quick))
 
 
-def _loads(comparison: Comparison) -> list[float]:
-    return [load.requests_per_second for load in comparison.loads]
+def as_table(found: list[Finding]) -> pd.DataFrame:
+    """Return one row for each finding."""
+    import pandas as pd
+
+    columns = ("name", "says", "ours", "verdict", "kind", "command")
+    return pd.DataFrame([{name: getattr(finding, name) for name in columns} for finding in found])
 
 
-def _row(table: pd.DataFrame, load: float, metric: str, level: float | None) -> Any:
-    """Return the row of one number of a pair of arms at one load; its columns are attributes."""
-    same = (table.load == load) & (table.metric == metric)
-    return next(table[same & (table.level.isna() if level is None else table.level == level)].itertuples())
+def numbers_table(found: list[Finding]) -> pd.DataFrame:
+    """Return one row for each number behind a verdict."""
+    import pandas as pd
+
+    return pd.DataFrame([{"name": finding.name, **asdict(number)} for finding in found for number in finding.numbers])
 
 
-def _direction(table: pd.DataFrame, load: float, metrics: tuple[tuple[str, float | None], ...]) -> str:
-    """Return `lower`, `higher` (the second arm, shown and uncontradicted), `mixed`, `same` or `unknown`."""
-    lower = higher = known = False
-    for metric, level in metrics:
-        row = _row(table, load, metric, level)
-        known |= bool(np.isfinite(row.low))
-        lower |= bool(row.high < 0)
-        higher |= bool(row.low > 0)
-    if lower and higher:
-        return "mixed"
-    return "lower" if lower else "higher" if higher else "same" if known else "unknown"
+def headline(table: pd.DataFrame) -> str:
+    """Return how many statements hold, in a sentence."""
+    counts = {kind: int((table["kind"] == kind).sum()) for kind in KINDS}
+    return (
+        f"Of {len(table)} statements of the article {counts['holds']} hold, {counts['holds if']} on a condition, "
+        f"{counts['does not hold']} not; {counts['not decidable']} cannot be decided by simulation"
+    )
 
 
-def _judged(directions: dict[float, str], claimed: str) -> dict[float, str]:
-    words = {claimed: "holds", OPPOSITE[claimed]: "does not hold: the opposite is shown", "mixed": "holds in part only"}
-    words |= {"same": "no difference shown", "unknown": "cannot be told"}
-    return {load: words[direction] for load, direction in directions.items()}
+def plot(table: pd.DataFrame) -> Figure:
+    """Return the statements with their verdicts, one line each."""
+    from sim.figures.style import INK, SMALL, new_figure, plain_axes, top_of_axes
+
+    figure = new_figure(headline(table), "C1-C8, then the framework table of January 2024; conditions abridged")
+    axes = plain_axes(figure, 0.02, 0.02, 0.96, top_of_axes(figure) - 0.05)
+    axes.set(xlim=(0, 1), ylim=(len(table), 0))
+    axes.set_axis_off()
+    for place, row in enumerate(records(table)):
+        hue = HUES[row["kind"]]
+        axes.scatter([0.012], [place + 0.5], marker="s", s=60, color=hue, linewidths=0)
+        title = article()["titles"].get(row["name"])
+        name = f"{row['name']}  {title}" if title else row["name"]
+        axes.text(0.035, place + 0.5, name, va="center", size=SMALL, color=INK, weight="bold")
+        axes.text(0.33, place + 0.5, _short(row["verdict"], 78), va="center", size=SMALL, color=INK)
+    return figure
 
 
-def _balance(last: str, goodput: Any) -> str:
-    """Mixing balances where the last token comes sooner and as many requests are answered in time, or nearly."""
-    if last == "unknown" or np.isnan(goodput.low):
-        return "cannot be told"
-    if goodput.low <= -MARGIN and goodput.high < 0:
-        return "does not hold: fewer requests are answered within the objectives"
-    if last != "lower":
-        return "no difference shown" if last == "same" else "does not hold: the last token comes no sooner"
-    return "holds" if goodput.low > -MARGIN else "goodput is too uncertain to tell"
+def plot_weight_read(numbers: pd.DataFrame) -> Figure:
+    """Return the article's worked example against its own units, strict ones, and whole tokens (C2)."""
+    from sim.figures.style import INK, MEDIUM, QUIET, SMALL, new_figure, plain_axes, top_of_axes
+
+    rows = records(numbers[numbers["name"] == "C2"])
+    claimed = rows[0]["article"]
+    whole = next(row for row in rows if "generic" in row["quantity"])
+    title = f"13B on one L20: the article reads its weights in {claimed:g} ms; a token takes {whole['ours']:.1f} ms"
+    figure = new_figure(title, "Llama-2-13B FP16, batch 1, 1,024 tokens of context; line: the article's figure")
+    axes = plain_axes(figure, 0.42, 0.12, 0.5, top_of_axes(figure) - 0.17)
+    for place, row in enumerate(rows):
+        low, high = row["low"], row["high"]
+        error = [[row["ours"] - low], [high - row["ours"]]] if low == low else None
+        axes.barh(place, row["ours"], color="#56B4E9", height=0.7, xerr=error, ecolor=INK)
+        axes.plot([row["article"]] * 2, [place - 0.42, place + 0.42], color="#D55E00", lw=2)
+        end = high if high == high else row["ours"]
+        axes.text(end, place, f"  {row['ours']:.2f} ms", va="center", size=SMALL, color=INK)
+    axes.set_yticks(range(len(rows)), [row["quantity"] for row in rows], size=SMALL)
+    axes.invert_yaxis()
+    axes.set_xlabel("ms", color=QUIET, size=MEDIUM)
+    return figure
 
 
-def _claim(
-    comparison: Comparison,
-    pair: pd.DataFrame,
-    says: str,
-    scope: str,
-    verdicts: dict[float, str],
-    quantities: tuple[str, ...],
-) -> Claim:
-    words = set(verdicts.values())
-    held = "holds" in words and not any(word.startswith("does not hold") for word in words)
-    held_at = tuple(load for load, word in verdicts.items() if word == "holds")
-    return Claim(says, scope, _answer(comparison, pair, verdicts, quantities), held, held_at)
+def _prose(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return the verdicts for a terminal, each with what was said, what came out, and the command."""
+    styles = {"holds": "bold green", "holds if": "bold yellow", "does not hold": "bold red"}
+    lines = []
+    for row in records(table):
+        lines += [
+            (styles.get(row["kind"], "bold"), f"{row['name']}: {row['verdict']}"),
+            ("", f"article {row['says']}"),
+            ("", f"ours    {row['ours']}"),
+            ("dim", f"see     {row['command']}"),
+        ]
+    return lines
 
 
-def _answer(comparison: Comparison, pair: pd.DataFrame, verdicts: dict[float, str], quantities: tuple[str, ...]) -> str:
-    """Return which verdict applies to which loads, each with the effect there."""
-    parts = []
-    for verdict in dict.fromkeys(verdicts.values()):
-        loads = [load for load, word in verdicts.items() if word == verdict]
-        effects = [effect for quantity in quantities if (effect := _effect(pair, loads, quantity))]
-        detail = f" ({', '.join(effects)})" if effects else _why_not(pair, loads, verdict)
-        parts.append(f"{verdict} {_range(comparison, loads, list(verdicts))}{detail}")
-    return "; ".join(parts)
+def _shown(table: pd.DataFrame) -> pd.DataFrame:
+    return table[["name", "says", "ours", "verdict", "command"]].rename(columns={"says": "the article", "name": ""})
 
 
-def _saved_work(comparison: Comparison, pair: pd.DataFrame, policy: str, verdicts: dict[float, str]) -> Claim:
-    row = _row(pair, np.inf, SATURATED, None)
-    change = f"GPU-seconds per request {signed(row.percent, row.percent_low, row.percent_high)} when saturated"
-    saved = bool(row.difference < 0 if np.isnan(row.low) else row.high < 0)
-    if np.isnan(row.low):
-        answer = f"{change} (one run, no interval)"
-    else:
-        answer = f"{'holds' if saved else 'does not hold' if row.low > 0 else 'no difference shown'}: {change}"
-    below = _answer(comparison, pair, verdicts, ("gpu_seconds_per_request", "busy_share"))
-    return Claim("Prefix sharing saves GPU work", policy, f"{answer}; otherwise {below}", saved)
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1].rstrip()}\N{HORIZONTAL ELLIPSIS}"
 
 
-def _effect(pair: pd.DataFrame, loads: list[float], quantity: str) -> str:
-    rows = [_row(pair, load, quantity, None) for load in loads]
-    percents = [float(row.percent) for row in rows if np.isfinite(row.percent)]
-    if not percents:
-        return ""
-    low, high = _plus(min(percents)), _plus(max(percents))
-    second = {"policy": "in-flight", "cache": "cached"}[str(pair.effect.iloc[0])]
-    return f"{second} {NAMES[quantity]} {low if low == high else f'{low} to {high}'} %"
+def _pictures(table: pd.DataFrame, numbers: pd.DataFrame) -> list[Any]:
+    from experiments.shown.pictures import Picture
 
-
-def _why_not(pair: pd.DataFrame, loads: list[float], verdict: str) -> str:
-    if verdict != "cannot be told":
-        return ""
-    reasons = pair[pair.load.isin(loads)].method.dropna()
-    return " (overloaded)" if reasons.str.contains("overloaded").any() else " (n too small)"
-
-
-def signed(percent: float, low: float = np.nan, high: float = np.nan) -> str:
-    """Return a change with its interval.
-
-    >>> signed(-38.04, -41.2, -35.1), signed(190.0)
-    ('-38 % [-41, -35]', '+190 %')
-    """
-    return f"{_plus(percent)} %" + ("" if np.isnan(low) else f" [{_plus(low)}, {_plus(high)}]")
-
-
-def _plus(percent: float) -> str:
-    """Return a signed number of two digits, or a whole one."""
-    if abs(percent) < 0.005:
-        return "0"
-    return f"{percent:+.2g}" if abs(percent) < 10 else f"{percent:+.0f}"
-
-
-def _range(comparison: Comparison, loads: list[float], every: list[float]) -> str:
-    """Return the loads in words, neighbours joined: "at 30 and 70-95 % load"."""
-    groups: list[list[float]] = []
-    for load in loads:
-        if groups and every.index(load) == every.index(groups[-1][-1]) + 1:
-            groups[-1].append(load)
-        else:
-            groups.append([load])
-    by_rate = {load.requests_per_second: load for load in comparison.loads}
-    if comparison.recorded:
-        names = {rate: f"{load.speed:g}" for rate, load in by_rate.items()}
-    else:
-        names = {rate: f"{100 * load.share_of_capacity:.0f}" for rate, load in by_rate.items()}
-    text = [names[group[0]] + (f"-{names[group[-1]]}" if len(group) > 1 else "") for group in groups]
-    joined = " and ".join([", ".join(text[:-1]), text[-1]] if len(text) > 1 else text)
-    return f"at speed {joined}" if comparison.recorded else f"at {joined} % load"
+    verdicts = "; ".join(f"{row['name']}: {row['verdict']}" for row in records(table))
+    return [
+        Picture("claims", plot(table), f"{headline(table)}. {verdicts}.", "Every statement and its verdict."),
+        Picture(
+            "weight_read",
+            plot_weight_read(numbers),
+            "Bars of the time to read the weights of a 13B model on L20, in several readings.",
+            "C2 in the article's mixed units, in strict ones, and as whole tokens; whiskers: plausible constants.",
+        ),
+    ]

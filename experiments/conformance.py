@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from experiments.recordings import SUBJECTS, Recording, Run, read, serve
+from experiments.tried.recordings import SUBJECTS, Recording, Run, read, serve
 
 RECORDED = Path(__file__).parent.parent / "tests" / "golden"
 STATE = (

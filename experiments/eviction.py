@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.table_experiment import Answer, Flag, check_folder, deliver
+from experiments.shown.table_experiment import Answer, Flag, check_folder, deliver
 from sim.engine.clock import seconds
 from sim.machine import Machine
 from sim.results.percentiles import percentile
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from experiments.pictures import Picture
+    from experiments.shown.pictures import Picture
 
 POLICIES = ("inflight_batching", "max_utilization")
 """GUARANTEED_NO_EVICT and MAX_UTILIZATION."""
@@ -349,7 +349,7 @@ def plot(table: pd.DataFrame) -> Figure:
 
 
 def _pictures(table: pd.DataFrame) -> list[Picture]:
-    from experiments.pictures import Picture
+    from experiments.shown.pictures import Picture
 
     said = "; ".join(
         f"{before.sweep} {before.at}: throughput {_percent(before, after):+.1f} %"

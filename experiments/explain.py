@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from experiments.offenders import Offenders, offenders
-from experiments.options import Options, as_table
+from experiments.asked.options import Options, as_table
 from experiments.sched_compare import NOTHING
-from experiments.tail import METRICS, TAIL, Tail, run
-from experiments.words import BANDS
+from experiments.shown.words import BANDS
+from experiments.tried.offenders import Offenders, offenders
+from experiments.tried.tail import METRICS, TAIL, Tail, run
 from sim.engine.clock import seconds
 from sim.engine.replay import FINISHED
 from sim.engine.spending import SPENT_ON
@@ -24,7 +24,7 @@ from sim.scenario import COMPARED
 if TYPE_CHECKING:
     import pandas as pd
 
-    from experiments.pictures import Picture
+    from experiments.shown.pictures import Picture
 
 RERUNS = 16
 NOTES = (
@@ -62,8 +62,8 @@ def explain(
     Serves the default scenario of `sched_compare` at 70 % of the capacity, or at the first load or speed given. The
     requests that the slowest charge most for their waiting are then left out, one at a time, to see what that changes.
     """
-    from experiments import console
-    from experiments.table_experiment import check_folder, deliver
+    from experiments.shown import console
+    from experiments.shown.table_experiment import check_folder, deliver
 
     check_folder(out)
     if reruns is not None and reruns < 0:
@@ -92,7 +92,7 @@ def answer(tail: Tail, request: int | None = None, reruns: int = 0) -> Any:
     """
     import pandas as pd
 
-    from experiments.table_experiment import Answer
+    from experiments.shown.table_experiment import Answer
 
     first = next(iter(tail.results))
     chosen = tail.slowest(first) if request is None else request
@@ -225,8 +225,8 @@ def _spent(tail: Tail) -> pd.DataFrame:
 
 def accusation(accused: Sequence[Offenders]) -> Picture:
     """Draw what offenders are charged for, and what the victims gain without them."""
-    from experiments.figures.offender_charges import offender_charges
-    from experiments.pictures import Picture
+    from experiments.shown.figures.offender_charges import offender_charges
+    from experiments.shown.pictures import Picture
 
     said = " ".join(found.sentence for found in accused)
     return Picture(
@@ -239,8 +239,8 @@ def accusation(accused: Sequence[Offenders]) -> Picture:
 
 def pictures(tail: Tail, request: int) -> list[Picture]:
     """Draw where the tail's time goes, and a waterfall of one request under each policy."""
-    from experiments.figures.latency_parts import tail_parts, waterfall
-    from experiments.pictures import Picture
+    from experiments.shown.figures.latency_parts import tail_parts, waterfall
+    from experiments.shown.pictures import Picture
 
     waits, stalls = findings(tail)
     drawn = [

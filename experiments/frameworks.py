@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.framework_checks import SYSTEMS
-from experiments.framework_rows import TODAY, article_rows
-from experiments.load_search import QUICK_STEPS, STEPS, Service, highest_load
-from experiments.table_experiment import Answer, Flag, Names, check_folder, deliver, records
+from experiments.article.framework_checks import SYSTEMS
+from experiments.article.framework_rows import TODAY, article_rows
+from experiments.shown.table_experiment import Answer, Flag, Names, check_folder, deliver, records
+from experiments.tried.load_search import QUICK_STEPS, STEPS, Service, highest_load
 from sim import systems
 from sim.results.goodput import Objectives, met
 from sim.results.intervals import replicated
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from experiments.pictures import Picture
+    from experiments.shown.pictures import Picture
     from workloads.trace import Trace
 
 COMPARED = (*SYSTEMS.values(), *TODAY)
@@ -91,7 +91,7 @@ def frameworks(
     json
         print one JSON object and nothing else
     """
-    from experiments import console
+    from experiments.shown import console
 
     check_folder(out)
     objectives = Objectives(slo_ttft, slo_tpot)
@@ -290,7 +290,7 @@ def plot(table: pd.DataFrame) -> Figure:
 
 
 def _pictures(table: pd.DataFrame) -> list[Picture]:
-    from experiments.pictures import Picture
+    from experiments.shown.pictures import Picture
 
     said = "; ".join(f"{row['system']} as {row['as']}: {row['highest_load']:.2f} requests/s" for row in records(table))
     sentence = "What each product serves in time, and how fast it answers at a load that all of them can bear."

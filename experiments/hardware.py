@@ -27,7 +27,7 @@ def hardware(
 
     Peaks are dense [TFLOPS, TOPS], memory GB = 2**30 bytes, rates GB/s = 10**9 bytes per second in one direction.
     """
-    from experiments import files
+    from experiments.shown import files
 
     names = hardware_profiles.available() if name is None else (name,)
     profiles = [hardware_profiles.load(one) for one in names]

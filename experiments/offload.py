@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import hardware_profiles
-from experiments.instance import BATCH_TOKENS, BLOCK_TOKENS, Instance, splits
-from experiments.table_experiment import Answer, Flag, Names, check_folder, deliver, records
+from experiments.shown.table_experiment import Answer, Flag, Names, check_folder, deliver, records
+from experiments.tried.instance import BATCH_TOKENS, BLOCK_TOKENS, Instance, splits
 from hardware_profiles.profile import HardwareProfile
 from sim.physics import precision as formats
 from sim.physics.iteration import IterationModel
@@ -371,7 +371,7 @@ def _curve(where: str, server: Server, context: int, most: int) -> pd.DataFrame:
 
 
 def _pictures(table: pd.DataFrame, curves: pd.DataFrame) -> list[Any]:
-    from experiments.pictures import Picture
+    from experiments.shown.pictures import Picture
 
     pictures = []
     for row in records(table.drop_duplicates(["model", "chip"])):

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from cyclopts import Parameter
 
-from experiments import candidates as reading
 from experiments import grid
-from experiments.candidates import Candidate
+from experiments.asked import candidates as reading
+from experiments.asked.candidates import Candidate
+from experiments.asked.options import Options, completed
+from experiments.asked.workload import Workload
 from experiments.grid import HERE, Where
-from experiments.options import Options, completed
 from experiments.sched_compare import capacity as saturated
-from experiments.table_experiment import Flag, check_folder, deliver, records
-from experiments.workload import Workload
+from experiments.shown.table_experiment import Flag, check_folder, deliver, records
 from sim.machine import Machine
 from sim.physics import band
 from sim.results.goodput import Objectives
@@ -101,7 +101,7 @@ def pareto(
     json
         print one JSON object and nothing else
     """
-    from experiments import pareto_answer
+    from experiments.shown import pareto_answer
 
     check_folder(out)
     sizes = {"requests": requests or (300 if quick else 1000), "seeds": seeds or (3 if quick else 5)}

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import hardware_profiles
-from experiments.instance import Instance
-from experiments.table_experiment import Answer, Flag, Names, check_folder, deliver, records
+from experiments.shown.table_experiment import Answer, Flag, Names, check_folder, deliver, records
+from experiments.tried.instance import Instance
 from sim.physics.memory import weight_bytes_per_device
 from sim.physics.parallelism import Parallelism
 from sim.physics.precision import PRECISIONS, Precision
@@ -213,7 +213,7 @@ def _row(instance: Instance, context: int, prompt: int) -> dict[str, Any]:
 
 
 def _pictures(table: pd.DataFrame, curves: pd.DataFrame) -> list[Any]:
-    from experiments.pictures import Picture
+    from experiments.shown.pictures import Picture
 
     pictures = []
     for chip in dict.fromkeys(table["chip"]):

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from cyclopts import Parameter
 
-from experiments import cache_bounds, grid
-from experiments.options import Options, completed
+from experiments import grid
+from experiments.asked.options import Options, completed
+from experiments.asked.workload import Workload
 from experiments.sched_compare import capacity, scenario_of
-from experiments.table_experiment import Answer, Flag, check_folder, deliver, records
-from experiments.workload import Workload
+from experiments.shown.table_experiment import Answer, Flag, check_folder, deliver, records
+from experiments.tried import cache_bounds
 from sim.machine import Machine
 from sim.results.goodput import Objectives
 from sim.results.intervals import Interval, paired, replicated
@@ -105,7 +106,7 @@ def prefix_sharing(
     json
         print one JSON object and nothing else
     """
-    from experiments import console
+    from experiments.shown import console
 
     check_folder(out)
     base = Options(hardware=hardware, model=model, tp=tp, context=context, quick=quick)
@@ -311,14 +312,14 @@ def _percent(row: dict[str, Any]) -> str:
 
 
 def _pictures(table: pd.DataFrame) -> list[Any]:
-    from experiments.pictures import Picture
+    from experiments.shown.pictures import Picture
 
     sentence = "GPU time that the cache saves against the share of prompt tokens that it finds, at two sizes of memory."
     return [Picture("prefix_sharing", plot(table), headline(table), sentence)]
 
 
 def _cache_pictures(caches: pd.DataFrame) -> list[Any]:
-    from experiments.pictures import Picture
+    from experiments.shown.pictures import Picture
 
     title = cache_bounds.headline(caches)
     sentence = "Prompt tokens found by the caches of real systems, by one that knows the future and one without bounds."

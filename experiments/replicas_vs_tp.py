@@ -10,8 +10,8 @@ import numpy as np
 from cyclopts import Parameter
 
 from experiments import grid
-from experiments.cluster_load import P99, Measured, Setup, Study, measure, shown_numbers
-from experiments.table_experiment import Answer, Flag, check_folder, deliver
+from experiments.shown.table_experiment import Answer, Flag, check_folder, deliver
+from experiments.tried.cluster_load import P99, Measured, Setup, Study, measure, shown_numbers
 from sim.engine.routers import ROUTERS
 from sim.figures.words import percent, three_digits
 from sim.physics.parallelism import allowed_tensor_sizes
@@ -86,7 +86,7 @@ def replicas_vs_tp(
     json
         print one JSON object and nothing else
     """
-    from experiments import console
+    from experiments.shown import console
 
     check_folder(out)
     requests, seeds = requests or (800 if quick else 4000), seeds or (2 if quick else 5)
@@ -135,7 +135,7 @@ def run(
     where: grid.Where = grid.HERE,
     advance: Callable[[float], None] = lambda _: None,
 ) -> Measured:
-    """Serve the same requests in every way of a study; see `experiments.cluster_load.measure`."""
+    """Serve the same requests in every way of a study; see `experiments.tried.cluster_load.measure`."""
     return measure(study, shares, where, advance)
 
 
@@ -216,8 +216,8 @@ def shown_capacity(measured: Measured) -> pd.DataFrame:
 
 
 def _pictures(measured: Measured, finding: str) -> list[Any]:
-    from experiments.figures.load_curves import load_latency, load_latency_alt
-    from experiments.pictures import Picture
+    from experiments.shown.figures.load_curves import load_latency, load_latency_alt
+    from experiments.shown.pictures import Picture
 
     table = measured.table().rename(columns={"setup": "arm"})
     steady = table[np.isfinite(table["load"])]

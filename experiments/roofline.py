@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import hardware_profiles
-from experiments.table_experiment import Flag, check_folder
+from experiments.shown.table_experiment import Flag, check_folder
 from sim.physics import calibration, precision
 from sim.physics.band import DRAWS, band, tornado
 from sim.physics.breakdown import Part, breakdown
@@ -132,8 +132,8 @@ def run(
 
 
 def _draw(tables: dict[str, pd.DataFrame], out: Path) -> None:
-    from experiments import roofline_compared, tornado
-    from experiments.figures import save
+    from experiments.shown import roofline_compared, tornado
+    from experiments.shown.figures import save
 
     for name, frame in tables.items():
         save(plot(frame), out / f"roofline-{name}")
@@ -288,7 +288,7 @@ def _what(question: Question, title: str) -> str:
 def _show(tables: dict[str, pd.DataFrame]) -> None:
     from rich.console import Console
 
-    from experiments import roofline_compared
+    from experiments.shown import roofline_compared
 
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -312,7 +312,7 @@ def _show_alone(console: Console, frame: pd.DataFrame) -> None:
     """Print what switches would do to the iteration, and what the memory of a card is spent on."""
     from rich.table import Table
 
-    from experiments import roofline_memory, roofline_switches
+    from experiments.tried import roofline_memory, roofline_switches
 
     built, question = frame.attrs["built"], frame.attrs["question"]
     changes = Table("with one thing changed", "ms", "times as long", box=None, pad_edge=False)

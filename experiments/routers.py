@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from experiments import grid
-from experiments.cluster_load import APPLICATIONS, Measured, Setup, Study, measure, shown_numbers
-from experiments.table_experiment import Answer, Flag, Names, check_folder, deliver
+from experiments.shown.table_experiment import Answer, Flag, Names, check_folder, deliver
+from experiments.tried.cluster_load import APPLICATIONS, Measured, Setup, Study, measure, shown_numbers
 from sim.engine.routers import ROUTERS
 from sim.figures.words import percent
 from sim.results.intervals import paired
@@ -79,7 +79,7 @@ def routers(
     json
         print one JSON object and nothing else
     """
-    from experiments import console
+    from experiments.shown import console
 
     check_folder(out)
     requests, seeds = requests or (800 if quick else 4000), seeds or (2 if quick else 5)
@@ -118,7 +118,7 @@ def run(
     where: grid.Where = grid.HERE,
     advance: Callable[[float], None] = lambda _: None,
 ) -> Measured:
-    """Serve the same conversations behind every router; see `experiments.cluster_load.measure`."""
+    """Serve the same conversations behind every router; see `experiments.tried.cluster_load.measure`."""
     return measure(study, QUICK_SHARES if quick else SHARES, where, advance)
 
 
@@ -186,7 +186,7 @@ def plot(table: pd.DataFrame, title: str) -> Figure:
 
 
 def _pictures(measured: Measured, finding: str) -> list[Any]:
-    from experiments.pictures import Picture
+    from experiments.shown.pictures import Picture
 
     sentence = "Median and 99th percentile of the first token behind every router, and what the caches found."
     return [Picture("routers", plot(measured.table(), finding), finding, sentence)]

@@ -28,7 +28,7 @@ COMMANDS = (
     ("capacity", "experiments.capacity:capacity", "How many requests a candidate can be asked within its promises."),
     ("pareto", "experiments.pareto:pareto", "What speed for each user costs in tokens per card."),
     ("sensitivity", "experiments.sensitivity:sensitivity", "Which assumption turns a decision round."),
-    ("claims", "experiments.article_claims:article_claims", "Which statements of the article hold."),
+    ("claims", "experiments.claims:article_claims", "Which statements of the article hold."),
     ("tp_scaling", "experiments.tp_scaling:tp_scaling", "How many cards should share a model."),
     (
         "offload",

@@ -13,11 +13,12 @@ import numpy as np
 from cyclopts import Parameter
 
 import hardware_profiles
-from experiments import bands, grid
-from experiments.cell import Cell, Load
-from experiments.comparison import ARMS, Arm, Comparison
-from experiments.options import Options, completed, merged, read
-from experiments.workload import Workload
+from experiments import grid
+from experiments.asked.options import Options, completed, merged, read
+from experiments.asked.workload import Workload
+from experiments.tried import bands
+from experiments.tried.cell import Cell, Load
+from experiments.tried.comparison import ARMS, Arm, Comparison
 from sim import systems
 from sim.physics import calibration
 from sim.results.goodput import Objectives
@@ -51,7 +52,7 @@ def sched_compare(
     Or products, each with its own limits and overheads: --systems vllm-0.2.7,vllm-0.33. Of policies, says what the data
     say about the article's three claims. Leaves a report, figures, tables and a config.toml that repeats the run.
     """
-    from experiments import console, output
+    from experiments.shown import console, output
 
     chosen = completed(merged(read(config), options) if config else options)
     folder = output.new_folder(out, chosen)

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from cyclopts import Parameter
 
-from experiments import candidates as reading
 from experiments import grid
-from experiments.assumptions import ASSUMPTIONS, Assumption, Case, touches
-from experiments.candidates import Candidate
+from experiments.asked import candidates as reading
+from experiments.asked.assumptions import ASSUMPTIONS, Assumption, Case, touches
+from experiments.asked.candidates import Candidate
+from experiments.asked.slo import METRICS
 from experiments.grid import HERE, Where
 from experiments.sched_compare import capacity as saturated
-from experiments.slo import METRICS
-from experiments.table_experiment import Flag, check_folder, deliver
+from experiments.shown.table_experiment import Flag, check_folder, deliver
 from sim.machine import Machine
 from sim.physics.efficiency import generic
 from sim.results.order_statistics import median_interval
@@ -138,7 +138,7 @@ def sensitivity(
     json
         print one JSON object and nothing else
     """
-    from experiments import sensitivity_answer
+    from experiments.shown import sensitivity_answer
 
     check_folder(out)
     both = reading.parse(candidates)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hardware_profiles
-from experiments.article_table import COLUMNS, FEWEST, SizeClass, article_chips, cards_by_rule, size_classes
-from experiments.instance import Instance, eight_bit, splits
-from experiments.table_experiment import Flag, check_folder, deliver
+from experiments.article.table import COLUMNS, FEWEST, SizeClass, article_chips, cards_by_rule, size_classes
+from experiments.shown.table_experiment import Flag, check_folder, deliver
+from experiments.tried.instance import Instance, eight_bit, splits
 from hardware_profiles.profile import HardwareProfile
 from sim.physics import precision as formats
 from workloads import models
@@ -98,7 +98,7 @@ def sizing(
     asked = {"model": model, "chip": chip, "precision": precision, **asdict(need)}
     if model is None and precision is not None:
         raise ValueError(f"--precision is {precision!r} without --model; allowed: both, or neither")
-    from experiments import sizing_answer
+    from experiments.shown import sizing_answer
 
     answer = (
         sizing_answer.article(run(need, chip), need, asked, quick)
@@ -273,6 +273,6 @@ def _holding(model: Transformer, hardware: HardwareProfile, name: str, need: Nee
 
 def plot(table: pd.DataFrame) -> Figure:
     """Return the heatmap of `run`, or the bars of `rank`."""
-    from experiments import sizing_answer
+    from experiments.shown import sizing_answer
 
     return sizing_answer.heatmap(table) if "class" in table else sizing_answer.bars(table)

@@ -27,7 +27,7 @@ def systems(
 
     An exclamation mark stands where the article of January 2024 says otherwise; `systems NAME` shows its words.
     """
-    from experiments import files
+    from experiments.shown import files
 
     found = [load(one) for one in (available() if name is None else (name,))]
     if json:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from experiments.options import Options, as_table
+from experiments.asked.options import Options, as_table
 from experiments.sched_compare import NOTHING
 from sim.engine.clock import ticks
 from sim.results.result import Result
@@ -42,9 +42,9 @@ def timeline(
     Serves what `explain` serves, the first seed. Windows of more than 50,000 iterations are sampled: a bar is then a
     stretch of decoding instead of an iteration.
     """
-    from experiments import console, figures, files, output
     from experiments.explain import where
-    from experiments.tail import run
+    from experiments.shown import console, figures, files, output
+    from experiments.tried.tail import run
 
     if not seconds > 0 or (start is not None and start < 0):
         raise ValueError(f"--start is {start}, --seconds {seconds:g}; allowed: a start of 0 or more, seconds above 0")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import hardware_profiles
-from experiments.article_table import article_chips
-from experiments.instance import CARDS_IN_A_SERVER, Instance
-from experiments.table_experiment import Answer, Flag, Names, check_folder, deliver, records
+from experiments.article.table import article_chips
+from experiments.shown.table_experiment import Answer, Flag, Names, check_folder, deliver, records
+from experiments.tried.instance import CARDS_IN_A_SERVER, Instance
 from hardware_profiles.profile import HardwareProfile
 from sim.physics import precision as formats
 from sim.physics.collectives import fast_link
@@ -298,7 +298,7 @@ def _panel(figure: Figure, place: tuple[float, float], rows: pd.DataFrame, name:
 
 
 def _pictures(table: pd.DataFrame) -> list[Any]:
-    from experiments.pictures import Picture
+    from experiments.shown.pictures import Picture
 
     pictures = []
     for model in dict.fromkeys(table["model"]):

@@ -20,6 +20,7 @@ ALLOWED = {
     "sim.engine": {"workloads", "sim.engine", "sim.scheduling", "sim.physics"},
     "sim.results": {"workloads", "sim.results", "sim.engine", "sim.scheduling", "sim.figures"},  # a result draws itself
     "sim": {"hardware_profiles", "workloads", "sim"},
+    "experiments.asked": {"hardware_profiles", "workloads", "sim", "experiments.asked"},
     "experiments": set(PACKAGES),
 }
 

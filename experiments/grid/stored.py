@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import files
+from experiments.shown import files
 
 Row = dict[str, Any]
 ERROR = b"error"

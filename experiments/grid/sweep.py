@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.console import progress
 from experiments.grid import identity, stored
 from experiments.grid.batches import Batches, Done, Task
 from experiments.grid.pools import on_cluster, on_cores
 from experiments.grid.stored import Row
 from experiments.grid.where import HERE, Where
+from experiments.shown.console import progress
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from ipywidgets import FloatSlider, IntSlider, interact
 
-from experiments.figures.latency_parts import tail_parts, waterfall
-from experiments.options import Options
-from experiments.tail import Tail
+from experiments.asked.options import Options
+from experiments.shown.figures.latency_parts import tail_parts, waterfall
+from experiments.tried.tail import Tail
 from sim import Scenario, simulate
 from sim.engine.clock import seconds
 from sim.figures.words import duration

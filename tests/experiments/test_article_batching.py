@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from experiments.batching import SLO, STAGES, headline, mean_batch, plot, run, shown
-from experiments.kept_memory import stored_token_seconds, stranded_share
-from experiments.load_search import Service, highest_load, normalised_latency
 from experiments.run import main
+from experiments.tried.kept_memory import stored_token_seconds, stranded_share
+from experiments.tried.load_search import Service, highest_load, normalised_latency
 from sim import Scenario
 from sim.engine.clock import TICKS_PER_SECOND, uniform_clock
 from sim.engine.replay import replay

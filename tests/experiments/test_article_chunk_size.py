@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from experiments.asked.options import Options
 from experiments.chunk_size import chunk_size, headline, knee, plot, run, shown
-from experiments.options import Options
 
 TABLE = run(Options(quick=True))
 WIDE = TABLE.pivot(index="budget", columns="metric", values="estimate")

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from experiments import article_claims, claim_checks, framework_checks
-from experiments.finding import DOES_NOT_HOLD, HOLDS, KINDS, NOT_DECIDABLE, Finding, article
+from experiments import claims
+from experiments.article import claim_checks, framework_checks
+from experiments.article.finding import DOES_NOT_HOLD, HOLDS, KINDS, NOT_DECIDABLE, Finding, article
 from experiments.run import COMMANDS
 
-FOUND = article_claims.findings(quick=True)
-TABLE = article_claims.as_table(FOUND)
-NUMBERS = article_claims.numbers_table(FOUND)
+FOUND = claims.findings(quick=True)
+TABLE = claims.as_table(FOUND)
+NUMBERS = claims.numbers_table(FOUND)
 
 
 def finding(name: str) -> Finding:
@@ -105,17 +106,17 @@ def test_intervals_enclose_what_was_sampled() -> None:
 
 
 def test_figures_have_the_finding_as_title() -> None:
-    drawn = article_claims.plot(TABLE), article_claims.plot_weight_read(NUMBERS)
+    drawn = claims.plot(TABLE), claims.plot_weight_read(NUMBERS)
     titles = [next(t.get_text() for t in f.texts if t.get_gid() == "title").replace("\n", " ") for f in drawn]
-    assert titles[0] == article_claims.headline(TABLE)
+    assert titles[0] == claims.headline(TABLE)
     assert "28.02 ms" in titles[1]
 
 
 def test_the_command_writes_and_prints(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(article_claims, "findings", lambda *_: FOUND)
-    assert article_claims.article_claims(quick=True, out=tmp_path / "new", json=True) == 0
+    monkeypatch.setattr(claims, "findings", lambda *_: FOUND)
+    assert claims.article_claims(quick=True, out=tmp_path / "new", json=True) == 0
     answer = json.loads(capsys.readouterr().out)
     assert len(answer["tables"]["claims"]) == len(FOUND)
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"claims.csv", "numbers.csv", "summary.json"}

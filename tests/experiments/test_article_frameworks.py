@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.finding import article
-from experiments.framework_rows import TODAY, article_rows, first_token
+from experiments.article.finding import article
+from experiments.article.framework_rows import TODAY, article_rows, first_token
 from experiments.frameworks import HOP_SECONDS, HUES, headline, missed, plot, run
 from experiments.run import main
 from sim import Scenario, simulate, systems

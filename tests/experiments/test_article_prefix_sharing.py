@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import cache_bounds
-from experiments.options import Options
+from experiments.asked.options import Options
 from experiments.prefix_sharing import compare_caches, headline, plot, prefix_sharing, run, shown
+from experiments.tried import cache_bounds
 from sim.scheduling.caches import BOUNDS, EVIDENCE_OF_CACHES
 from workloads import datasets
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.article_table import COLUMNS, article_chips, cards_by_rule, size_classes
-from experiments.instance import Instance, eight_bit, splits
+from experiments.article.table import COLUMNS, article_chips, cards_by_rule, size_classes
 from experiments.sizing import Need, missed, plot, rank, run, sizing
+from experiments.tried.instance import Instance, eight_bit, splits
 from sim.physics import precision
 from workloads import models
 
@@ -36,7 +36,7 @@ def test_labels_in_the_rows_of_the_article_are_those_the_rule_uses() -> None:
 def test_the_rule_reproduces_all_counts_from_a_fill_of_four_fifths_to_0_94(
     fill: float, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("experiments.article_table.FILL", fill)
+    monkeypatch.setattr("experiments.article.table.FILL", fill)
     reproduced = [
         cards_by_rule(size_class.upper_billion, COLUMNS[column], CHIPS[chip].memory.capacity_bytes) == cards
         for size_class in size_classes()

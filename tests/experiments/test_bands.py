@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from experiments import bands
-from experiments.options import Options
-from experiments.output import as_json
+from experiments.asked.options import Options
 from experiments.sched_compare import run
+from experiments.shown.output import as_json
+from experiments.tried import bands
 from sim.uncertainty import Estimate
 
 QUICK = Options(requests=60, seeds=2, load=(0.5,), band=4)

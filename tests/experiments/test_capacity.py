@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import candidates, grid
+from experiments import grid
+from experiments.asked import candidates
+from experiments.asked.slo import Clause, parse
 from experiments.capacity import Question, capacity, run, summary
-from experiments.capacity_answer import WITHIN_TRACE, headline, plot, shown, stopping
-from experiments.rate_search import Found, Trial, search
-from experiments.slo import Clause, parse
+from experiments.shown.capacity_answer import WITHIN_TRACE, headline, plot, shown, stopping
+from experiments.tried.rate_search import Found, Trial, search
 from sim.engine.clock import TICKS_PER_SECOND, IterationClock
 from sim.engine.replay import replay
 from sim.results.result import Result

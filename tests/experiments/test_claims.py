@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.cell import Load
-from experiments.claims import claims
-from experiments.comparison import SATURATED
+from experiments.article.scheduler_claims import claims
+from experiments.tried.cell import Load
+from experiments.tried.comparison import SATURATED
 
 LOADS = (Load(1.0, 0.3), Load(2.0, 0.6), Load(3.0, 0.9), Load(4.0, 1.2))
 FIRST, LAST = "mean_ttft_seconds", "mean_end_to_end_seconds"

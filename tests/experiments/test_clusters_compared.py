@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from experiments import grid, replicas_vs_tp, routers
-from experiments.cluster_load import Measured, Setup, Study, measure, trace_of
 from experiments.run import main
+from experiments.tried.cluster_load import Measured, Setup, Study, measure, trace_of
 from sim import simulate
 from workloads.trace import Trace
 

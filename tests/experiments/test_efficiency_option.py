@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments import words
-from experiments.options import Options
+from experiments.asked.options import Options
 from experiments.sched_compare import run, scenario_of
+from experiments.shown import words
 from sim.physics import calibration
 
 SMALL = Options(

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
-from experiments import figures
+from experiments.shown import figures
 from sim.figures.replica_timeline import DECODE, MIXED, PREFILL, passage
 from sim.figures.style import SIZE_INCHES, arm_styles
 from sim.figures.words import cache_finding, duration, policy_finding, three_digits

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.options import Options, completed, merged, read
-from experiments.output import configuration
+from experiments.asked.options import Options, completed, merged, read
+from experiments.shown.output import configuration
 
 positive = st.floats(1e-3, 1e3)
 options = st.builds(

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from experiments import roofline
-from experiments.options import Options, completed
+from experiments.asked.options import Options, completed
 from experiments.run import main
 from experiments.sched_compare import scenario_of
 

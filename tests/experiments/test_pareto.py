@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments import candidates, grid
+from experiments import grid
+from experiments.asked import candidates
 from experiments.pareto import Question, on_frontier, pareto, run
-from experiments.pareto_answer import headline, plot, shown, stopping
+from experiments.shown.pareto_answer import headline, plot, shown, stopping
 from sim import simulate
 from workloads.declared import with_max_tokens
 from workloads.synthetic.chat import chat

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import console
-from experiments.claims import claims
-from experiments.comparison import ARMS, Comparison
-from experiments.options import Options, completed
+from experiments.article.scheduler_claims import claims
+from experiments.asked.options import Options, completed
+from experiments.asked.workload import Workload, behind_system_prompt
 from experiments.sched_compare import run
-from experiments.words import hints
-from experiments.workload import Workload, behind_system_prompt
+from experiments.shown import console
+from experiments.shown.words import hints
+from experiments.tried.comparison import ARMS, Comparison
 from workloads.trace import Segments, Trace
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from experiments import figures, report
+from experiments.shown import figures, report
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments import roofline_compared, roofline_memory, roofline_switches, tornado
 from experiments.roofline import Question, plot, run, table, totals, waterfall
+from experiments.shown import roofline_compared, tornado
+from experiments.tried import roofline_memory, roofline_switches
 
 DECODE = Question("llama-2-13b", "l20", 2, "w16a16", 0, 32, 1024, "generic")
 

@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import console, grid, sched_compare
-from experiments.comparison import ARMS
-from experiments.options import Options, read
-from experiments.output import new_folder, write
+from experiments import grid, sched_compare
+from experiments.asked.options import Options, read
 from experiments.run import main
+from experiments.shown import console
+from experiments.shown.output import new_folder, write
+from experiments.tried.comparison import ARMS
 from sim.results.separation import separation
 from tests.experiments.conftest import Finished
 

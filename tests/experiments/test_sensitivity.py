@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import candidates, grid, sensitivity
-from experiments.assumptions import ASSUMPTIONS, Case, touches
-from experiments.options import Options, completed
+from experiments import grid, sensitivity
+from experiments.asked import candidates
+from experiments.asked.assumptions import ASSUMPTIONS, Case, touches
+from experiments.asked.options import Options, completed
+from experiments.asked.workload import Workload
 from experiments.sensitivity import Metric, Question, parse_metric
-from experiments.sensitivity_answer import headline, plot, shown
-from experiments.workload import Workload
+from experiments.shown.sensitivity_answer import headline, plot, shown
 from sim import simulate
 from sim.physics.band import INTERVALS, constants_at
 from sim.physics.efficiency import generic

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments import candidates, slo
-from experiments.candidates import Candidate, parse_prices, total_watts
-from experiments.slo import Clause
+from experiments.asked import candidates, slo
+from experiments.asked.candidates import Candidate, parse_prices, total_watts
+from experiments.asked.slo import Clause
 from sim.engine.replay import FINISHED, REJECTED
 from sim.results.percentiles import percentile
 

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from experiments import sched_compare
-from experiments.options import Options, completed, read
-from experiments.output import headline
+from experiments.asked.options import Options, completed, read
 from experiments.run import main
+from experiments.shown.output import headline
 from sim import systems
 
 NAMES = ("vllm-0.2.7", "vllm-0.33", "tensorrt-llm-2024-01")

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments import bands, words
-from experiments.cell import Cell, Load
-from experiments.claims import Claim, claims, signed
-from experiments.comparison import CACHED, Comparison
+from experiments.article.scheduler_claims import Claim, claims, signed
+from experiments.shown import words
+from experiments.tried import bands
+from experiments.tried.cell import Cell, Load
+from experiments.tried.comparison import CACHED, Comparison
 from sim.figures.words import three_digits
 from sim.results.intervals import replicated
 from sim.results.runs import COUNTS, LEVELS

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from experiments.slo import Clause, margins
+from experiments.asked.slo import Clause, margins
 from sim.results.goodput import Objectives
 from sim.results.percentiles import Floats, percentiles
 from sim.results.result import Result

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from experiments.article_table import RULE
+from experiments.article.table import RULE
+from experiments.shown.table_experiment import Answer, records
 from experiments.sizing import COUNTS, Need
-from experiments.table_experiment import Answer, records
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from experiments.pictures import Picture
+    from experiments.shown.pictures import Picture
 
 SHOWN_RANKS = 15
 MANY = 16
@@ -266,7 +266,7 @@ def _instances(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _picture(name: str, figure: Figure, alt: str, sentence: str) -> Picture:
-    from experiments.pictures import Picture
+    from experiments.shown.pictures import Picture
 
     return Picture(name, figure, alt, sentence)
 

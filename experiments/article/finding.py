@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from experiments.article_table import FOLDER
+from experiments.article.table import FOLDER
 
 HOLDS = "holds"
 DOES_NOT_HOLD = "does not hold"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.table_experiment import records
+from experiments.shown.table_experiment import records
 from sim.machine import Machine
 from sim.results.intervals import replicated
 from sim.results.result import Result

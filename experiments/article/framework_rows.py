@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from experiments.finding import DOES_NOT_HOLD, HOLDS, article
-from experiments.framework_checks import SYSTEMS, capabilities_verdict
-from experiments.table_experiment import records
+from experiments.article.finding import DOES_NOT_HOLD, HOLDS, article
+from experiments.article.framework_checks import SYSTEMS, capabilities_verdict
+from experiments.shown.table_experiment import records
 from sim import systems
 from sim.systems import CAPABILITIES
 

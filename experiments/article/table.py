@@ -12,7 +12,7 @@ from typing import Any
 import hardware_profiles
 from hardware_profiles.profile import HardwareProfile
 
-FOLDER = Path(__file__).with_name("article")
+FOLDER = Path(__file__).parent
 COLUMNS = {"fp16": 2.0, "8bit": 1.0}
 """The two columns of the table, and how many bytes a weight has in them."""
 

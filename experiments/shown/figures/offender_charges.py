@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from experiments.offenders import Offenders
+    from experiments.tried.offenders import Offenders
 
 SHOWN = 12
 """Requests in a panel, those left out in reruns first."""

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.bands import Bands
-from experiments.cell import Cell, Load
-from experiments.options import Options
+from experiments.asked.options import Options
+from experiments.tried.bands import Bands
+from experiments.tried.cell import Cell, Load
 from sim.machine import Machine
 from sim.results.intervals import Interval, Paired, paired, replicated
 from sim.results.percentiles import Floats

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments import slo
+from experiments.asked import slo
 from experiments.capacity import Question, found_in
-from experiments.table_experiment import EVIDENCE, Answer, records
+from experiments.shown.table_experiment import EVIDENCE, Answer, records
 from sim.figures.words import three_digits
 from sim.results.separation import separation
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from experiments.pictures import Picture
+    from experiments.shown.pictures import Picture
 
 INK, DOUBT, MISSED = "#0072B2", "#9ecae1", "#D55E00"
 NOTES = (
@@ -193,7 +193,7 @@ def _pairs(known: pd.DataFrame) -> Sequence[tuple[Any, Any]]:
 
 
 def _picture(table: pd.DataFrame) -> Picture:
-    from experiments.pictures import Picture
+    from experiments.shown.pictures import Picture
 
     rows = [
         f"{row['candidate']}: {three_digits(row['rate'])}{_bounds(row)}" for row in records(table) if row["rate"] > 0

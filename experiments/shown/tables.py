@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments import words
-from experiments.cell import Cell
-from experiments.claims import NAMES, claims, signed
-from experiments.comparison import Comparison
+from experiments.article.scheduler_claims import NAMES, claims, signed
+from experiments.shown import words
+from experiments.tried.cell import Cell
+from experiments.tried.comparison import Comparison
 from sim.figures.words import three_digits
 from sim.results.intervals import replicated
 from sim.results.runs import CACHE_COUNTS, COUNTS, LATENCIES, LEVELS

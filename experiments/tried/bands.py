@@ -15,7 +15,7 @@ from sim.uncertainty import Estimate, bands
 if TYPE_CHECKING:
     import pandas as pd
 
-    from experiments.comparison import Arm
+    from experiments.tried.comparison import Arm
     from workloads.trace import Trace
 
 Bands = Mapping[str, Mapping[str, Estimate]]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments import figures
-from experiments.cell import Cell
-from experiments.comparison import POLICIES, Comparison
+from experiments.shown import figures
+from experiments.tried.cell import Cell
+from experiments.tried.comparison import POLICIES, Comparison
 from sim.results.percentiles import BEYOND, Floats, Integers
 from sim.results.runs import LEVELS
 from sim.results.tokens import longest_pause
@@ -109,8 +109,8 @@ def _timeline_sentence(comparison: Comparison, drawn: tuple[str, ...]) -> str:
 
 def _tail(comparison: Comparison) -> Picture:
     from experiments.explain import findings
-    from experiments.figures.latency_parts import tail_parts
-    from experiments.tail import Tail
+    from experiments.shown.figures.latency_parts import tail_parts
+    from experiments.tried.tail import Tail
 
     runs = {policy: comparison.cell(policy, comparison.shown).results for policy in POLICIES}
     tail = Tail(comparison.options, runs)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.sensitivity import Question
-from experiments.table_experiment import EVIDENCE, Answer, records
+from experiments.shown.table_experiment import EVIDENCE, Answer, records
 from sim.figures.words import capitalised
 from sim.results.separation import separation
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from experiments.pictures import Picture
+    from experiments.shown.pictures import Picture
 
 LOW, HIGH, FLIP = "#0072B2", "#E69F00", "#D55E00"
 SHOWN = 9
@@ -146,7 +146,7 @@ def _short(one: str, other: str) -> tuple[str, str]:
 
 
 def _picture(table: pd.DataFrame, question: Question) -> Picture:
-    from experiments.pictures import Picture
+    from experiments.shown.pictures import Picture
 
     sentence = "Each bar is one assumption moved alone; bars that reach the dashed line turn the decision round."
     return Picture("sensitivity", plot(table, question), f"Tornado. {headline(table, question)}.", sentence)

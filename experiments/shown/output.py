@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments import bands, files, words
-from experiments.claims import claims, signed
-from experiments.comparison import CACHED, POLICIES, Comparison
-from experiments.options import Options, as_table
-from experiments.pictures import Picture, pictures
-from experiments.vllm_bench import bench
+from experiments.article.scheduler_claims import claims, signed
+from experiments.asked.options import Options, as_table
+from experiments.shown import files, words
+from experiments.shown.pictures import Picture, pictures
+from experiments.shown.vllm_bench import bench
+from experiments.tried import bands
+from experiments.tried.comparison import CACHED, POLICIES, Comparison
 from sim.figures.words import three_digits
 from sim.results.warmup import steady
 
@@ -88,7 +89,7 @@ def write(comparison: Comparison, folder: Path, advance: Callable[[float], None]
     advance(0.45)
     drawn = []
     for picture in pictures(comparison):
-        from experiments import figures
+        from experiments.shown import figures
 
         saved = figures.save(picture.figure, folder / picture.name)
         drawn.append((picture, next(path for path in saved if path.suffix == ".svg")))
@@ -154,8 +155,8 @@ def _bench(comparison: Comparison, arm: str, folder: Path) -> Path:
 
 
 def _report(comparison: Comparison, drawn: list[tuple[Picture, Path]], folder: Path) -> str:
-    from experiments import report
-    from experiments.tables import all_tables
+    from experiments.shown import report
+    from experiments.shown.tables import all_tables
 
     config = configuration(comparison.options)
     command = f"roofserve sched_compare --config {folder / 'config.toml'}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.cell import Cell
+from experiments.tried.cell import Cell
 from sim.results.percentiles import Integers
 from sim.results.result import Result
 from sim.results.tokens import has_token_times, token_times

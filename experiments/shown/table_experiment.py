@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from experiments import files
+from experiments.shown import files
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from experiments.pictures import Picture
+    from experiments.shown.pictures import Picture
 
 Flag = Annotated[bool, Parameter(negative="")]
 """A switch of a command that is off unless given."""
@@ -74,7 +74,7 @@ class Answer:
 
 def check_folder(out: Path | None) -> None:
     """Refuse a folder that `deliver` would refuse (ValueError), before anything is simulated."""
-    from experiments import output
+    from experiments.shown import output
 
     if out is not None:
         output.unused(out)
@@ -93,7 +93,7 @@ def deliver(answer: Answer, out: Path | None, json: bool) -> int:
     ValueError
         If `out` is in use or cannot be made.
     """
-    from experiments import output
+    from experiments.shown import output
 
     digest = hashlib.sha256(answer.command.encode()).hexdigest()[:8]
     folder = output.unused(out) if out else output.first_free(Path("results") / answer.name / digest)
@@ -107,7 +107,7 @@ def deliver(answer: Answer, out: Path | None, json: bool) -> int:
 
 def as_json(answer: Answer) -> dict[str, Any]:
     """Return the answer as one object."""
-    from experiments import output
+    from experiments.shown import output
 
     return {
         "experiment": answer.name,
@@ -131,7 +131,7 @@ def write(answer: Answer, folder: Path) -> list[Path]:
     paths.append(files.text(folder / "summary.json", files.json_text(as_json(answer)) + "\n"))
     if answer.quick:
         return paths
-    from experiments import figures, output, report
+    from experiments.shown import figures, output, report
 
     drawn = []
     for picture in answer.draw():
@@ -147,7 +147,7 @@ def write(answer: Answer, folder: Path) -> list[Path]:
 
 def show(answer: Answer, written: Sequence[Path]) -> None:
     """Print the question, the tables, the finding, and where the files are."""
-    from experiments.console import new_console, paragraph
+    from experiments.shown.console import new_console, paragraph
 
     console = new_console()
     paragraph(console, answer.question, 2, "bold")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from experiments.claims import RULE
-from experiments.comparison import Comparison
+from experiments.article.scheduler_claims import RULE
+from experiments.tried.comparison import Comparison
 from sim.figures.words import overload as overload
 from sim.figures.words import three_digits
 from sim.figures.words import verdict as verdict

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from experiments.options import Options, completed
+from experiments.asked.options import Options, completed
+from experiments.asked.workload import Workload
 from experiments.sched_compare import capacity, scenario_of
-from experiments.workload import Workload
 from sim.engine.clock import seconds
 from sim.engine.replay import FINISHED
 from sim.engine.spending import SPENT_ON

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from experiments.options import Options
+from experiments.asked.options import Options
 from workloads.declared import with_max_tokens
 from workloads.recorded import recorded
 from workloads.synthetic.chat import chat

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.candidates import POLICY
+from experiments.asked.candidates import POLICY
 from experiments.pareto import Question
-from experiments.table_experiment import EVIDENCE, Answer, records
+from experiments.shown.table_experiment import EVIDENCE, Answer, records
 from sim.figures.words import readable, three_digits
 from sim.results.separation import separation
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from experiments.pictures import Picture
+    from experiments.shown.pictures import Picture
 
 COMMON = f", {readable(POLICY)}"
 """How a candidate serves unless it says otherwise; figures leave it out."""
@@ -184,7 +184,7 @@ def _flat(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _picture(table: pd.DataFrame) -> Picture:
-    from experiments.pictures import Picture
+    from experiments.shown.pictures import Picture
 
     sentence = (
         "Each line is a candidate from light to heavy load: to the right users are served faster, upwards cards do."

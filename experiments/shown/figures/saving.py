@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.files import written
+from experiments.shown.files import written
 from sim.figures.style import DOTS_PER_INCH
 
 if TYPE_CHECKING:

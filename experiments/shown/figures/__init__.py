@@ -1,7 +1,7 @@
 """Figures: one question each, with the finding as the title; nothing here draws more than can be seen."""
 
-from experiments.figures.load_curves import load_latency, load_latency_alt
-from experiments.figures.saving import save
+from experiments.shown.figures.load_curves import load_latency, load_latency_alt
+from experiments.shown.figures.saving import save
 from sim.figures.replica_timeline import timeline, timeline_alt
 from sim.figures.survival_curves import survival, survival_alt
 

@@ -10,11 +10,11 @@ import numpy as np
 
 import hardware_profiles
 from experiments import tp_scaling
-from experiments.article_table import article_chips
-from experiments.cell import Cell
-from experiments.finding import DOES_NOT_HOLD, HOLDS, NOT_DECIDABLE, Finding, Number, article, percent
-from experiments.instance import CARDS_IN_A_SERVER, Instance, eight_bit
+from experiments.article.finding import DOES_NOT_HOLD, HOLDS, NOT_DECIDABLE, Finding, Number, article, percent
+from experiments.article.table import article_chips
 from experiments.sizing import Need, rank
+from experiments.tried.cell import Cell
+from experiments.tried.instance import CARDS_IN_A_SERVER, Instance, eight_bit
 from hardware_profiles.profile import HardwareProfile
 from sim.physics import efficiency, precision
 from sim.physics.band import Band, band
@@ -31,7 +31,7 @@ from workloads.models.transformer import Transformer
 if TYPE_CHECKING:
     import pandas as pd
 
-    from experiments.comparison import Comparison
+    from experiments.tried.comparison import Comparison
 
 DRAWS = 200
 CONTEXT = 1024

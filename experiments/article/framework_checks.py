@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.claim_checks import CONTEXT, PROMPT, example, prompt_of
-from experiments.claims import claims
-from experiments.finding import DOES_NOT_HOLD, HOLDS, NOT_DECIDABLE, Finding, Number, article
+from experiments.article.claim_checks import CONTEXT, PROMPT, example, prompt_of
+from experiments.article.finding import DOES_NOT_HOLD, HOLDS, NOT_DECIDABLE, Finding, Number, article
+from experiments.article.scheduler_claims import claims
+from experiments.asked.workload import Workload
 from experiments.sched_compare import capacity
-from experiments.workload import Workload
 from sim.results.intervals import Interval, replicated
 from sim.scenario import simulate
 from sim.systems import CAPABILITIES, load
 
 if TYPE_CHECKING:
-    from experiments.comparison import Comparison
+    from experiments.tried.comparison import Comparison
     from workloads.trace import Trace
 
 SYSTEMS = {"tensorrt-llm": "tensorrt-llm-2024-01", "vllm": "vllm-0.2.7"}

@@ -1,0 +1,1 @@
+"""What a question may be asked with: options, requests, candidates, promises and assumptions."""

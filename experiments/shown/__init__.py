@@ -1,0 +1,1 @@
+"""How an answer is shown: in a terminal, in files, in a report and as figures."""

@@ -1,0 +1,1 @@
+"""How a question is tried: the runs, searches and comparisons behind an answer."""
