@@ -129,6 +129,7 @@ class Books:
         self.order = Order.ARRIVAL
         self.pads = False
         self.spare_blocks = 0
+        self.window_pairs = self.window_cached = self.window_keys = 0
         self._admissions = 0
         self._most_prompt_tokens = min(limits.tokens, limits.context)
         self._most_tokens = (limits.blocks - limits.watermark_blocks) * limits.block_tokens
@@ -142,7 +143,8 @@ class Books:
         self.held: list[Sequence] = []
         self.decodes = self.context = 0
         self.samples = self.new_tokens = self.cached_context = self.pairs = 0
-        self.window_pairs = self.window_cached = self.window_keys = 0
+        if self.limits.window:
+            self.window_pairs = self.window_cached = self.window_keys = 0
         self._longest = self._taken = 0
         self.refusal = Refusal.NONE
 
