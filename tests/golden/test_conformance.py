@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from experiments.conformance import RECORDED, compare, run
-from experiments.recordings import read
+from experiments.tried.recordings import read
 
 RECORDINGS = list(read(RECORDED))
 

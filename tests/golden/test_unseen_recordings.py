@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from experiments.conformance import RECORDED, compare, conformance
-from experiments.recordings import Recording, read
+from experiments.tried.recordings import Recording, read
 
 SAMPLE = list(read(RECORDED))[::9]
 TIMES = ("t_start", "t_end", "t_scheduled", "arrival", "first_token_time", "ttft", "finish_time")
