@@ -85,7 +85,7 @@ class Engine:
             clock.base + clock.decode_ticks + clock.tokens_ticks[n] + samples[n] + tile * n
             for n in range(min(ledger.limits.sequences + 1, len(clock.tokens_ticks), len(samples)))
         ]
-        self._least_decode_ticks = [clock.base + clock.least_ticks + ticks for ticks in samples]
+        self._least_decode_ticks = [clock.base + clock.least_ticks + samples[n] for n in range(len(self._decode_ticks))]
         self._bends = bool(clock.window_ticks or clock.least_ticks)
         self._wake: Moment | None = None
         self._start = self._first = self._growth = self._planned = 0
