@@ -114,7 +114,8 @@ def test_what_is_saved_is_what_is_found(caches: pd.DataFrame) -> None:
         for cache, share in found.items():
             assert saved[cache] == pytest.approx(share * asked, rel=0.01)  # a mean of ratios
         seconds = of_caches(caches, trace, "gpu_seconds_per_request")
-        assert seconds["infinite"] <= 1.001 * min(seconds.values())  # what is found decides who is batched with whom
+        # No law: what is found, and how large blocks are, also decides who is batched with whom.
+        assert seconds["infinite"] <= 1.005 * min(seconds.values())
 
 
 def test_caches_are_shown_with_how_they_are_known(caches: pd.DataFrame) -> None:

@@ -19,7 +19,7 @@ SCENARIO = Scenario(
 
 
 def test_a_band_holds_its_point_and_equal_generators_give_equal_bands() -> None:
-    once, twice = (bands(SCENARIO, 12, np.random.default_rng(3)) for _ in range(2))
+    once, twice = (bands(SCENARIO, 40, np.random.default_rng(3)) for _ in range(2))
     assert set(once) == {f"{name} p{level}" for name in ("TTFT", "TPOT", "E2E") for level in (50, 90, 99)}
     for name, estimate in once.items():
         assert estimate.low < estimate.point < estimate.high
