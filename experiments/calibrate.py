@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from experiments.scoreboard import aiconfigurator, client_document, clientfit, clients, tables
 from experiments.scoreboard.client_document import Server
 from experiments.scoreboard.clients import ClientRun
-from experiments.scoreboard.fit import TILE, Fit, fit
+from experiments.scoreboard.fit import QUANTISE_MEMORY, TILE, Fit, fit
 from experiments.scoreboard.groups import Found, Group
 from experiments.scoreboard.score import READERS
 from experiments.shown.table_experiment import Flag
@@ -162,9 +162,7 @@ def _document(chip: HardwareProfile, stack: str, fits: list[tuple[Fit, str]], li
             "held_out_p90_pct": p90,
             "held_out_bias_pct": bias,
         }
-        base = generic()
-        table[result.constant] = _numbers(result, result.apply(base, result.numbers)) | entry
-        table[result.constant]["folds"] = [_numbers(result, result.apply(base, each)) for each in result.fold_numbers]
+        table |= _entries(result, entry)
         if TILE in result.names:
             tiles = [round(numbers[-1]) for numbers in (result.numbers, *result.fold_numbers)]
             parts = [{"tokens": tile} for tile in tiles[1:]]
@@ -172,14 +170,27 @@ def _document(chip: HardwareProfile, stack: str, fits: list[tuple[Fit, str]], li
     return tomli_w.dumps(table)
 
 
-def _numbers(result: Fit, constants: Efficiency) -> dict[str, Any]:
+def _entries(result: Fit, entry: dict[str, Any]) -> dict[str, Any]:
+    """Return a constant as it stands in the file, and the pass that quantises if it was fitted with it."""
+    base = generic()
+    whole, *parts = (result.apply(base, numbers) for numbers in (result.numbers, *result.fold_numbers))
+    constants = [result.constant, "quantise"] if QUANTISE_MEMORY in result.names else [result.constant]
+    return {
+        constant: _numbers(constant, result, whole)
+        | entry
+        | {"folds": [_numbers(constant, result, each) for each in parts]}
+        for constant in constants
+    }
+
+
+def _numbers(constant: str, result: Fit, constants: Efficiency) -> dict[str, Any]:
     """Return the numbers of a constant as they stand in the file, to five digits."""
-    value = getattr(constants, result.constant)
+    value = getattr(constants, constant)
     names: tuple[str, ...] = ("launch_seconds", "compute", "memory", "sharpness")
-    if result.constant in ("links", "nccl"):
+    if constant in ("links", "nccl"):
         names = result.names
     numbers: dict[str, Any] = {name: float(f"{getattr(value, name):.5g}") for name in names}
-    if result.constant == "links" and value.pcie_measured:
+    if constant == "links" and value.pcie_measured:
         numbers["pcie_measured"] = True
     return numbers
 

@@ -14,7 +14,7 @@ from experiments.scoreboard.groups import Floats
 from experiments.scoreboard.score import errors_pct
 from sim.physics.calibration import FOLDS
 from sim.physics.efficiency import RATES, Efficiency
-from sim.physics.roofline import CACHED
+from sim.physics.roofline import CACHED, CACHING
 from sim.scenario import Scenario, simulate
 
 TERMS = {"host and launches": 2.0, "memory": 1.3, "arithmetic": 1.4, "front end": 3.0}
@@ -108,7 +108,7 @@ def scaled(constants: Efficiency, launches: float, memory: float, arithmetic: fl
             rate,
             launch_seconds=rate.launch_seconds * launches,
             compute=min(1.0, rate.compute * arithmetic),
-            memory=min(CACHED if name == "elementwise" else 1.0, rate.memory * memory),
+            memory=min(CACHED if name in CACHING else 1.0, rate.memory * memory),
         )
     return replace(constants, **changed)
 

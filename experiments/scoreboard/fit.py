@@ -13,7 +13,7 @@ from experiments.scoreboard.groups import Floats, Group
 from experiments.scoreboard.score import errors_pct
 from sim.physics.calibration import FOLDS
 from sim.physics.efficiency import RATES, Efficiency, generic
-from sim.physics.roofline import CACHED
+from sim.physics.roofline import CACHED, CACHING
 
 RESIDUAL_SCALE = 0.1
 """Relative error from which rows count less and less (soft L1): tables have kernels that switch algorithms."""
@@ -21,6 +21,9 @@ RESIDUAL_SCALE = 0.1
 LEAST_ROWS = 20
 
 TILE = "tile_tokens"
+
+QUANTISE_MEMORY = "quantise_memory"
+"""Reached bandwidth of the pass that quantises, fitted together with the products behind it."""
 
 Numbers = tuple[float, ...]
 
@@ -95,6 +98,8 @@ def form_of(constant: str, groups: Sequence[Group]) -> Form:
         return _decode_form()
     if constant == "mixed_attention":
         return _mixed_form()
+    if constant == "gemm_8bit" and _quantise(groups):
+        return _quantising_form()
     memory_only = constant in ("elementwise", "decode_attention_8bit")
     return _rate_form(constant, memory_only=memory_only)
 
@@ -111,9 +116,30 @@ def _rate_form(constant: str, *, memory_only: bool) -> Form:
 
     start = (rate.launch_seconds, rate.memory) if memory_only else (rate.launch_seconds, rate.compute, rate.memory, 2.0)
     low = (1e-7, 0.02) if memory_only else (1e-7, 0.02, 0.02, 1.0)
-    most = CACHED if constant == "elementwise" else 1.0
+    most = CACHED if constant in CACHING else 1.0
     high = (3e-4, most) if memory_only else (3e-4, 1.0, 1.0, 20.0)
     return Form(names, start, low, high, apply)
+
+
+def _quantise(groups: Sequence[Group]) -> bool:
+    """Whether the time of the pass that quantises is in these rows."""
+    base = generic()
+    faster = replace(base, quantise=replace(base.quantise, memory=CACHED))
+    return any(bool(np.any(group.seconds(faster) != group.seconds(base))) for group in groups)
+
+
+def _quantising_form() -> Form:
+    """All of a `Rate`, and the bandwidth of the pass before; launches show in sum alone, so that one of it is kept."""
+    rate_form = _rate_form("gemm_8bit", memory_only=False)
+
+    def apply(constants: Efficiency, numbers: Numbers) -> Efficiency:
+        *rate, memory = numbers
+        fitted = rate_form.apply(constants, tuple(rate))
+        return replace(fitted, quantise=replace(constants.quantise, memory=memory))
+
+    names = (*rate_form.names, QUANTISE_MEMORY)
+    start = (*rate_form.start, generic().quantise.memory)
+    return Form(names, start, (*rate_form.low, 0.02), (*rate_form.high, CACHED), apply)
 
 
 def _decode_form() -> Form:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from experiments.scoreboard.groups import Floats, Found, Goals, Group, by, float
 from experiments.scoreboard.workloads import busiest_device
 from hardware_profiles.profile import HardwareProfile
 from sim.physics.efficiency import Efficiency
-from sim.physics.operators import STREAM_BYTES, expert_work, gemm_work
+from sim.physics.operators import STREAM_BYTES, expert_work, gemm_work, quantising_bytes
 from sim.physics.precision import PRECISIONS, Precision, compute_unit, sixteen_bit_unit
 from sim.physics.roofline import roofline_seconds
 
@@ -79,15 +80,34 @@ def operator_seconds(
     return roofline_seconds(flops, moved_bytes, rate, chip.peak(unit), chip.memory.bandwidth_bytes_per_second)
 
 
+def product_seconds(
+    chip: HardwareProfile, precision: Precision, m: Floats, k: Floats, n: Floats, *, comes_narrow: bool = False
+) -> Callable[[Efficiency], Floats]:
+    """Return matrix products under given constants, each with the pass that quantises its input.
+
+    Parameters
+    ----------
+    m, k, n : rows and columns of the input, columns of the result.
+    comes_narrow : the input was quantised before, and nobody measured that.
+    """
+    flops, moved_bytes = gemm_work(m, k, n, precision)
+    constant, unit = gemm_constant(precision), compute_unit(precision, chip)
+    alone = partial(operator_seconds, constant=constant, chip=chip, unit=unit, flops=flops, moved_bytes=moved_bytes)
+    if comes_narrow or not precision.quantises_activations:
+        return alone
+    passed = quantising_bytes(m, k, precision)
+    before = partial(
+        operator_seconds, constant="quantise", chip=chip, unit=unit, flops=np.zeros_like(m), moved_bytes=passed
+    )
+    return lambda constants: before(constants) + alone(constants)
+
+
 def _gemm(chip: HardwareProfile, rows: pd.DataFrame) -> Found:
     first = rows.iloc[0]
     precision = precision_of(str(first["dtype"]))
     m, n, k, us = floats(rows, "m", "n", "k", "us")
-    flops, moved_bytes = gemm_work(m, k, n, precision)
-    if "smooth_quant" in str(first["kernel"]):  # the input comes in eight bits: no pass that quantises it
-        moved_bytes = moved_bytes - m * k * (STREAM_BYTES + precision.activation_bytes)
-    constant, unit = gemm_constant(precision), compute_unit(precision, chip)
-    seconds = partial(operator_seconds, constant=constant, chip=chip, unit=unit, flops=flops, moved_bytes=moved_bytes)
+    constant, comes_narrow = gemm_constant(precision), "smooth_quant" in str(first["kernel"])
+    seconds = product_seconds(chip, precision, m, k, n, comes_narrow=comes_narrow)
     goals = GEMM_16BIT if constant == "gemm" else GEMM_8BIT
     label = f"{first.backend} {first['dtype']}"
     stack = stack_of(str(first.backend))

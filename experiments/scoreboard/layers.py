@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from experiments.scoreboard.groups import Floats, Found, Goals, Group, Skipped, by, floats, folds
-from experiments.scoreboard.kernels import GEMM_8BIT, GEMM_16BIT, gemm_constant, operator_seconds, precision_of
+from experiments.scoreboard.kernels import GEMM_8BIT, GEMM_16BIT, gemm_constant, precision_of, product_seconds
 from hardware_profiles.profile import HardwareProfile
 from sim.physics.collectives import nccl_all_reduce_seconds
 from sim.physics.efficiency import Efficiency
 from sim.physics.iteration import EAGER_HOST_SECONDS, HOST_SECONDS, IterationModel
-from sim.physics.operators import SAMPLING_BYTES, SAMPLING_KERNELS, STREAM_BYTES, gemm_work
+from sim.physics.operators import SAMPLING_BYTES, SAMPLING_KERNELS, STREAM_BYTES
 from sim.physics.parallelism import Parallelism
-from sim.physics.precision import compute_unit
 from sim.physics.totals import Totals, decodes, prompt
 from workloads.models import load as load_model
 from workloads.models.transformer import Transformer
@@ -65,9 +64,7 @@ def _layer(chip: HardwareProfile, rows: pd.DataFrame) -> Found:
 def _products(chip: HardwareProfile, rows: pd.DataFrame) -> Found:
     precision = precision_of(str(rows["dtype"].iloc[0]))
     m, n, k, us = floats(rows, "m", "n", "k", "us")
-    flops, moved_bytes = gemm_work(m, k, n, precision)
-    constant, unit = gemm_constant(precision), compute_unit(precision, chip)
-    seconds = partial(operator_seconds, constant=constant, chip=chip, unit=unit, flops=flops, moved_bytes=moved_bytes)
+    constant, seconds = gemm_constant(precision), product_seconds(chip, precision, m, k, n)
     goals = GEMM_16BIT if constant == "gemm" else GEMM_8BIT
     label, hardware, shape = f"{_title(rows)} products", str(rows["hw"].iloc[0]), folds(rows, ("m", "n", "k"))
     return [Group("layer_ops", hardware, label, chip, "vllm", constant, goals, seconds, us / 1e6, shape)]

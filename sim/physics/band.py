@@ -11,7 +11,7 @@ import numpy as np
 
 from sim.physics.efficiency import RATES, Efficiency, generic
 from sim.physics.iteration import IterationModel
-from sim.physics.roofline import CACHED, Floats, Rate
+from sim.physics.roofline import CACHED, CACHING, Floats, Rate
 from sim.physics.totals import Totals
 
 LOW, HIGH = 0.05, 0.95
@@ -78,6 +78,7 @@ KNOBS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
         "gemm": ("matrix arithmetic", "matrix memory", "matrix launch"),
         "gemm_narrow_weights": ("matrix arithmetic", "matrix memory", "matrix launch"),
         "experts": ("experts", "experts", "other launches"),
+        "quantise": ("elementwise", "elementwise", "other launches"),
         "elementwise": ("elementwise", "elementwise", "other launches"),
         "prefill_attention": ("prompt attention", "prompt attention", "other launches"),
         "decode_attention": ("decode attention", "decode attention", "other launches"),
@@ -198,7 +199,7 @@ def constants_at(centre: Efficiency, positions: Mapping[str, float]) -> tuple[Ef
         if field != kind:
             narrow = factor(EIGHT_BIT, is_fitted)
             compute, memory = compute * narrow, memory * narrow
-        most = CACHED if kind == "elementwise" else 1.0
+        most = CACHED if kind in CACHING else 1.0
         changed[field] = _scaled(rate, compute, memory, launch, most)
     fast = factor("NVLink", is_calibrated and centre.links.ring != unfitted.links.ring)
     pcie = factor("PCIe", is_calibrated and centre.links.pcie_measured)

@@ -72,7 +72,8 @@ class Efficiency:
     ----------
     level : ``"datasheet"``, ``"generic"`` or ``"calibrated: <what>"``: how far a time priced with them can be trusted.
     gemm : matrix products on 16-bit weights and activations.
-    gemm_8bit : on narrower activations, a pass that quantises them included.
+    gemm_8bit : on narrower activations.
+    quantise : the kernel before each of those, which finds the scales of its input and makes narrow numbers of it.
     gemm_narrow_weights : on 16-bit activations and narrower weights, which are widened on the way.
     experts, experts_8bit : the grouped products of a mixture of experts.
     elementwise : norms, rotary positions, activation functions, copies, sampling.
@@ -91,6 +92,7 @@ class Efficiency:
     level: str
     gemm: Rate
     gemm_8bit: Rate
+    quantise: Rate
     gemm_narrow_weights: Rate
     experts: Rate
     experts_8bit: Rate
@@ -131,7 +133,10 @@ def generic(hardware: HardwareProfile | None = None) -> Efficiency:
     return Efficiency(
         level="generic",
         gemm=Rate(4.3e-6, reached, 0.86, f"{GRIDS}: joint fit to A100, H100, RTX PRO 6000", sharpness=1.75),
-        gemm_8bit=Rate(8e-6, 0.55, 0.80, f"{GRIDS}; fp8, used for int8 and 4 bits too; quantising pass included"),
+        gemm_8bit=Rate(
+            8e-6, 0.77, 0.90, f"{GRIDS}: joint fit to fp8 on H100, RTX PRO 6000; int8, 4 bits too", sharpness=1.9
+        ),
+        quantise=Rate(2e-6, 1.0, 0.38, f"{GRIDS}: the same fit; tables know its launch and the product's in sum alone"),
         gemm_narrow_weights=Rate(
             12e-6, 0.70, 0.85, "A100 tables of weight-only products (TensorRT-LLM 1.0, Apache-2.0)"
         ),

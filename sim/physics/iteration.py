@@ -206,6 +206,7 @@ class IterationModel:
             "gemm": (gemm, peak),
             "head": (constants.gemm, self.attention.peak),
             "experts": (experts, peak),
+            "quantise": (constants.quantise, self.attention.peak),
             "elementwise": (constants.elementwise, self.attention.peak),
         }
 

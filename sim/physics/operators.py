@@ -100,8 +100,8 @@ def rank_operators(
 
     `is_first`, `is_last`: whether the layers begin with the embedding and end with the last norm; see `Stage`.
     """
-    gemms = [gemm(matrix, precision, tokens) for matrix in matrices(model, parallelism)]
-    return gemms + _elementwise(model, precision, parallelism, tokens, is_first=is_first, is_last=is_last)
+    products = [each for matrix in matrices(model, parallelism) for each in product(matrix, precision, tokens)]
+    return products + _elementwise(model, precision, parallelism, tokens, is_first=is_first, is_last=is_last)
 
 
 def expert_operators(
@@ -129,8 +129,17 @@ def head_operators(model: Transformer, parallelism: Parallelism, samples: Floats
     ]
 
 
+def product(matrix: Matrix, precision: Precision, tokens: Floats) -> list[Operator]:
+    """Return one matrix applied to that many tokens, behind the pass that quantises them if the precision has one."""
+    alone = gemm(matrix, precision, tokens)
+    if not precision.quantises_activations:
+        return [alone]
+    passed = quantising_bytes(tokens, matrix.inputs, precision)
+    return [Operator(f"quantise for {matrix.name}", "quantise", matrix.layers, np.zeros_like(tokens), passed), alone]
+
+
 def gemm(matrix: Matrix, precision: Precision, tokens: Floats) -> Operator:
-    """Return one matrix applied to that many tokens; see `gemm_work`."""
+    """Return the product itself; see `gemm_work`."""
     flops, moved_bytes = gemm_work(tokens, matrix.inputs, matrix.outputs, precision)
     return Operator(matrix.name, "gemm", matrix.layers, flops, moved_bytes)
 
@@ -138,17 +147,17 @@ def gemm(matrix: Matrix, precision: Precision, tokens: Floats) -> Operator:
 def gemm_work(
     tokens: Floats, inputs: Floats | float, outputs: Floats | float, precision: Precision
 ) -> tuple[Floats, Floats]:
-    """Return flops and bytes of a matrix product: ``2 m n k``; weights, input and result each move once.
-
-    A precision that quantises activations makes one more pass over the input, which reads 16 bits and writes fewer.
-    """
+    """Return flops and bytes of a matrix product: ``2 m n k``; weights, input and result each move once."""
     weights = inputs * outputs
     moved_bytes = weights * precision.weight_bytes + tokens * (
         inputs * precision.activation_bytes + outputs * STREAM_BYTES
     )
-    if precision.quantises_activations:
-        moved_bytes = moved_bytes + tokens * inputs * (STREAM_BYTES + precision.activation_bytes)
     return 2.0 * tokens * weights, moved_bytes
+
+
+def quantising_bytes(tokens: Floats, inputs: Floats | float, precision: Precision) -> Floats:
+    """Return what a kernel moves that makes narrow activations of 16-bit ones [bytes]: it reads those, writes these."""
+    return tokens * inputs * (STREAM_BYTES + precision.activation_bytes)
 
 
 def expert_work(

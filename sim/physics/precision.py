@@ -16,7 +16,7 @@ class Precision:
 
     The residual stream, and with it every result, all-reduce and the two vocabulary tables, stays 16-bit: common
     quantised checkpoints leave them alone. Narrower weights on 16-bit activations are widened on the way, and narrower
-    activations need a pass that quantises them: both cost time, in the constants `gemm_narrow_weights` and `gemm_8bit`.
+    activations need a pass that quantises them: both cost time, in the constants `gemm_narrow_weights` and `quantise`.
 
     Attributes
     ----------

@@ -12,12 +12,15 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 """A float64 array of any shape; a scalar argument gives a scalar result."""
 
-Kind = Literal["gemm", "head", "experts", "elementwise"]
+Kind = Literal["gemm", "head", "experts", "quantise", "elementwise"]
 """Operators of one kind share a unit and an efficiency; attention is priced on its own totals."""
 
 
 CACHED = 4.0
 """Most that a cache on the chip is faster than its memory: L2 of recent GPUs has 2.5 to 5 times the bandwidth."""
+
+CACHING = ("quantise", "elementwise")
+"""Kinds whose small tensors may come from that cache."""
 
 
 @dataclass(frozen=True)
