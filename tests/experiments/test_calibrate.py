@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from experiments.scoreboard.tables import COLUMNS, read
 from hardware_profiles import load as load_hardware
 from sim.physics import calibration
 from sim.physics.calibration import FOLDS
+from sim.physics.efficiency import generic
 from sim.physics.roofline import Rate, roofline_seconds
 
 TRUE = Rate(6e-6, 0.7, 0.6, "made up", sharpness=2.0)
@@ -49,6 +51,39 @@ def test_the_constants_that_made_the_rows_are_found(tmp_path: Path) -> None:
         assert found.sharpness == pytest.approx(TRUE.sharpness, rel=0.1)
     assert whole.experts == calibration.load("generic", "l40s").experts  # what was not measured stays generic
     assert whole.level.startswith("calibrated: gemm on NVIDIA L40S")
+
+
+def eight_bit(product: Rate, quantise: Rate, kernel: str) -> pd.DataFrame:
+    """The same products in fp8, behind a kernel that quantises their input unless it comes narrow."""
+    chip, rows = load_hardware("l40s"), measured(TRUE)
+    m, n, k = (rows[name].to_numpy(dtype=float) for name in ("m", "n", "k"))
+    bandwidth = chip.memory.bandwidth_bytes_per_second
+    seconds = roofline_seconds(2 * m * n * k, n * k + m * (k + 2 * n), product, chip.peak("fp8"), bandwidth)
+    if "smooth_quant" not in kernel:
+        seconds = seconds + quantise.launch_seconds + 3 * m * k / (bandwidth * quantise.memory)
+    return rows.assign(dtype="fp8", kernel=kernel, us=1e6 * seconds)
+
+
+def test_the_pass_that_quantises_is_fitted_with_the_products_behind_it(tmp_path: Path) -> None:
+    passed = replace(generic().quantise, memory=0.2)  # its launch shows in the sum with that of the product alone
+    eight_bit(TRUE, passed, "made up").to_parquet(tmp_path / "gemm_grid.parquet")
+    assert run("l40s", str(tmp_path), out=tmp_path / "l40s.toml") == 0
+    for constants in calibration.read(tmp_path / "l40s.toml"):
+        assert constants.quantise.memory == pytest.approx(0.2, rel=0.03)
+        assert constants.quantise.launch_seconds == passed.launch_seconds
+        found = constants.gemm_8bit
+        assert (found.compute, found.memory) == pytest.approx((TRUE.compute, TRUE.memory), rel=0.03)
+        assert found.launch_seconds == pytest.approx(TRUE.launch_seconds, rel=0.03)
+    assert calibration.calibrated(tmp_path / "l40s.toml") == ("gemm_8bit", "quantise")
+
+
+def test_products_whose_input_comes_narrow_say_nothing_about_the_pass(tmp_path: Path) -> None:
+    eight_bit(TRUE, generic().quantise, "smooth_quant").to_parquet(tmp_path / "gemm_grid.parquet")
+    assert run("l40s", str(tmp_path), out=tmp_path / "l40s.toml") == 0
+    constants = calibration.read(tmp_path / "l40s.toml")[0]
+    assert constants.gemm_8bit.memory == pytest.approx(TRUE.memory, rel=0.03)
+    assert constants.quantise == generic().quantise
+    assert calibration.calibrated(tmp_path / "l40s.toml") == ("gemm_8bit",)
 
 
 def test_a_chip_of_ones_own_is_calibrated_by_the_path_of_its_file(tmp_path: Path) -> None:

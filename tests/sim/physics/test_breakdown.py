@@ -10,9 +10,10 @@ from hypothesis import given
 from physics_strategies import CHIP, DENSE, iteration_models, iterations
 
 from sim.physics.breakdown import breakdown
-from sim.physics.efficiency import datasheet
+from sim.physics.efficiency import datasheet, generic
 from sim.physics.iteration import IterationModel
 from sim.physics.parallelism import Parallelism
+from sim.physics.precision import PRECISIONS
 from sim.physics.totals import Totals
 
 
@@ -47,3 +48,24 @@ def test_decoding_reads_and_long_prompts_compute() -> None:
 def test_several_devices_show_what_the_links_cost() -> None:
     parts = breakdown(IterationModel(DENSE, CHIP, parallelism=Parallelism(2)), Totals(10, 1, 10, 55))
     assert {part.name for part in parts if part.bound_by == "link"} == {"all-reduce", "gather logits"}
+
+
+def test_every_narrow_product_waits_for_a_kernel_that_quantises_its_input() -> None:
+    totals = Totals(512, 1, 512, 512 * 513 / 2)
+    wide, narrow = (
+        {part.name: part for part in breakdown(IterationModel(DENSE, CHIP, PRECISIONS[name]), totals)}
+        for name in ("w16a16", "fp8")
+    )
+    added = {name: part for name, part in narrow.items() if name not in wide}
+    assert set(added) == {f"quantise for {name}" for name in ("QKV", "attention output", "gate and up", "down")}
+    part, constants = added["quantise for down"], generic().quantise
+    each_bytes = 512 * DENSE.intermediate * (2 + 1)  # reads 16 bits, writes 8
+    assert (part.count, part.flops, part.moved_bytes) == (DENSE.layers, 0, DENSE.layers * each_bytes)
+    seconds = constants.launch_seconds + each_bytes / (CHIP.memory.bandwidth_bytes_per_second * constants.memory)
+    assert part.seconds == pytest.approx(DENSE.layers * seconds)
+
+
+@pytest.mark.parametrize("name", ["w8a16", "w4a16"])
+def test_narrow_weights_alone_have_no_such_kernel(name: str) -> None:
+    parts = breakdown(IterationModel(DENSE, CHIP, PRECISIONS[name]), Totals(512, 1, 512, 512 * 513 / 2))
+    assert not [part.name for part in parts if "quantise" in part.name]

@@ -13,7 +13,7 @@ from physics_strategies import CHIP, DENSE, LATENT, MIXTURE, MODELS, efficiencie
 
 from hardware_profiles.profile import HardwareProfile, Link
 from sim.physics.collectives import all_reduce_seconds
-from sim.physics.efficiency import Efficiency, datasheet
+from sim.physics.efficiency import Efficiency, datasheet, generic
 from sim.physics.iteration import IterationModel
 from sim.physics.memory import weight_bytes_per_device
 from sim.physics.operators import STREAM_BYTES, layer_operators, matrices
@@ -24,6 +24,7 @@ from sim.physics.precision import load as load_precision
 from sim.physics.roofline import Rate
 from sim.physics.routing import experts_hit
 from sim.physics.totals import Totals
+from workloads.models import load as load_model
 from workloads.models.transformer import Transformer
 
 NAMES = [field.name for field in fields(Totals)]
@@ -245,6 +246,16 @@ def test_the_unit_decides_what_a_narrow_product_costs() -> None:
     }
     assert times["fp8"] < 0.8 * times["w16a16"]
     assert times["w8a16"] > 0.97 * times["w16a16"]  # the same unit, and far from bound by the weights
+
+
+@given(st.sampled_from((generic(), datasheet())), st.sampled_from(("fp8", "w8a8", "w4a8")), st.integers(4096, 65536))
+def test_quantising_activations_pays_in_large_batches(constants: Efficiency, name: str, tokens: int) -> None:
+    shape = load_model("llama-2-13b")
+    wide, narrow = (
+        IterationModel(shape, CHIP, PRECISIONS[each], efficiency=constants).token_seconds(tokens)
+        for each in ("w16a16", name)
+    )
+    assert narrow < wide
 
 
 def test_sixteen_bit_weights_use_whichever_unit_the_chip_has() -> None:
