@@ -21,7 +21,7 @@ from experiments.asked.slo import Clause
 from experiments.asked.workload import Workload
 from experiments.grid import HERE, Where
 from experiments.sched_compare import capacity as saturated
-from experiments.shown.table_experiment import Flag, Names, check_folder, deliver
+from experiments.shown.table_experiment import Flag, Names, check_counts, check_folder, deliver
 from experiments.tried.rate_search import LEAST_SHARE, Found, Trial, search
 from sim.results.result import Result
 from sim.results.separation import LOOKS
@@ -122,6 +122,7 @@ def capacity(
     from experiments.shown import capacity_answer
 
     check_folder(out)
+    check_counts(requests=requests)
     clauses, chosen, prices = _slo(slo), reading.parse(candidates), reading.parse_prices(price)
     dated = _dated(price_date) if prices else None
     question = Question(
@@ -136,6 +137,8 @@ def capacity(
     )
     kept = grid.keeping(where, grid.points_folder("capacity", out))
     trials = run(question, chosen, kept)
+    if trials["failure"].notna().all():
+        raise ValueError(f"no candidate can serve, first of all {trials['name'].iloc[0]}: {trials['failure'].iloc[0]}")
     table = summary(trials, question, chosen, prices)
     given = {"slo": repr(slo), "candidates": candidates, "model": model, "trace": trace, "requests": requests}
     given |= {"context": context, "efficiency": efficiency, "price": " ".join(price) or None, "price_date": dated}

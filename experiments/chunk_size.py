@@ -176,7 +176,7 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
                 "p99 ITL [ms]": _text(found["itl_p99_seconds"], 1e3),
                 "mean TTFT [s]": _text(found["mean_ttft_seconds"], 1.0),
                 "served when saturated [req/s]": _text(found["capacity_requests_per_second"], 1.0),
-                "": "knee" if bool(group["knee"].any()) else "",
+                "knee": "here" if bool(group["knee"].any()) else "",
             }
         )
     return pd.DataFrame(rows)

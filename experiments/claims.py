@@ -160,7 +160,8 @@ def _prose(table: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _shown(table: pd.DataFrame) -> pd.DataFrame:
-    return table[["name", "says", "ours", "verdict", "command"]].rename(columns={"says": "the article", "name": ""})
+    named = {"name": "statement", "says": "the article"}
+    return table[["name", "says", "ours", "verdict", "command"]].rename(columns=named)
 
 
 def _short(text: str, most: int) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.shown.table_experiment import Answer, Flag, check_folder, deliver
+from experiments.shown.table_experiment import Answer, Flag, check_counts, check_folder, deliver
 from sim.engine.clock import seconds
 from sim.machine import Machine
 from sim.results.percentiles import percentile
@@ -127,9 +127,7 @@ def eviction(
     """
     check_folder(out)
     loop = Loop(requests, concurrency, prompt, output)
-    for name, value in vars(loop).items():
-        if value < 1:
-            raise ValueError(f"--{name.removesuffix('_tokens')} is {value}; allowed: 1 and more")
+    check_counts(requests=requests, concurrency=concurrency, prompt=prompt, output=output)
     most = prompt + max(output, 1024)
     scenario = Scenario(
         loop.trace, hardware, model, precision, tp, utilisation=utilisation, block_tokens=32, context=most, tokens=most
@@ -239,7 +237,7 @@ def against(table: pd.DataFrame) -> pd.DataFrame:
     ours = next(pairs(table, "case"))
     rows = []
     for name, measured in MEASURED.items():
-        row: dict[str, Any] = {"": NAMES[name]}
+        row: dict[str, Any] = {"number": NAMES[name]}
         for whose, (before, after) in (("measured", measured), ("ours", [getattr(one, name) for one in ours])):
             row |= {f"{whose}: no evict": before, f"{whose}: max util": after, f"{whose}: ratio": after / before}
         rows.append(row)
@@ -324,18 +322,18 @@ def plot(table: pd.DataFrame) -> Figure:
 
     before, after = next(pairs(table, "case"))
     title = (
-        f"Pausing instead of promising changes throughput by {_percent(before, after):+.1f} % and TPOT p99 "
-        f"{after.tpot_p99_seconds / before.tpot_p99_seconds:.2f} times in the report's case"
+        f"Pausing instead of promising changes throughput by {_percent(before, after):+.1f} % and multiplies "
+        f"TPOT p99 by {after.tpot_p99_seconds / before.tpot_p99_seconds:.2f} in the case that somebody measured"
     )
-    figure = new_figure(title, f"measured there: -40.6 % and 9.1 times; {before.prompt_tokens:,} tokens in")
+    figure = new_figure(title, f"measured: -40.6 % and 9.1; prompts of {before.prompt_tokens:,} tokens; 1 is no change")
     height = (top_of_axes(figure) - 0.26) / 2
     for column, (sweep, name) in enumerate((("load", "requests at a time"), ("memory", "share of memory used"))):
         found = list(pairs(table, sweep))
         x = [float(one.at) for one, _ in found]
         for row, (label, y) in enumerate(
             (
-                ("throughput [%]", [_percent(a, b) for a, b in found]),
-                ("TPOT p99 [times]", [b.tpot_p99_seconds / a.tpot_p99_seconds for a, b in found]),
+                ("throughput [% more]", [_percent(a, b) for a, b in found]),
+                ("TPOT p99 [factor]", [b.tpot_p99_seconds / a.tpot_p99_seconds for a, b in found]),
             )
         ):
             axes = plain_axes(figure, 0.09 + 0.48 * column, 0.12 + (1 - row) * (height + 0.06), 0.4, height)

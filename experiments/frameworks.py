@@ -263,11 +263,14 @@ def plot(table: pd.DataFrame) -> Figure:
     from sim.figures.words import three_digits
 
     common = float(table["load"].iloc[0])
-    figure = new_figure(headline(table), f"dark: engine, light: as a service; latencies at {common:.3g} requests/s")
+    figure = new_figure(
+        headline(table),
+        f"dark: engine, light: as a service; lines: 95 % intervals; latencies at {common:.3g} requests/s",
+    )
     height, bottom = top_of_axes(figure) - 0.17, 0.1
     names = list(dict.fromkeys(table["system"]))
     panels = (
-        (0.2, 0.27, "requests/s in time", "highest_load", 1.0),
+        (0.2, 0.27, "highest load [requests/s]", "highest_load", 1.0),
         (0.52, 0.2, "median TTFT [s]", "p50_ttft_seconds", 1.0),
         (0.77, 0.2, "median TPOT [ms]", "p50_tpot_seconds", 1e3),
     )
@@ -277,8 +280,12 @@ def plot(table: pd.DataFrame) -> Figure:
             rows = table[table["as"] == way].set_index("system").loc[names]
             places, values = np.arange(len(names)) + offset, scale * rows[column].to_numpy(dtype=float)
             axes.barh(places, values, height=0.36, color=hue, gid=f"{column} {way}")
-            for place, value in zip(places, values, strict=True):
-                at = (value, place)
+            ends = values
+            if column == "highest_load":
+                low, ends = rows["low"].to_numpy(dtype=float), rows["high"].to_numpy(dtype=float)
+                axes.hlines(places, low, ends, color=INK, lw=1.0)
+            for place, value, end in zip(places, values, ends, strict=True):
+                at = (max(value, end), place)
                 axes.annotate(three_digits(value), at, (3, 0), textcoords="offset points", size=SMALL, va="center")
         axes.set_xlim(0, 1.3 * scale * float(table[column].max()) or 1.0)
         titles = [f"{systems.load(name).title}" for name in names] if left < 0.3 else [""] * len(names)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import hardware_profiles
-from experiments.shown.table_experiment import Answer, Flag, Names, check_folder, deliver, records
+from experiments.shown.table_experiment import Answer, Flag, Names, check_counts, check_folder, deliver, records
 from experiments.tried.instance import BATCH_TOKENS, BLOCK_TOKENS, Instance, splits
 from hardware_profiles.profile import HardwareProfile
 from sim.physics import precision as formats
@@ -173,9 +173,7 @@ def run(
     """
     import pandas as pd
 
-    for name, value in (("context", context), ("prompt", prompt)):
-        if value < 1:
-            raise ValueError(f"--{name} is {value}; allowed: 1 and more")
+    check_counts(context=context, prompt=prompt)
     rows, curves = [], []
     for shape in map(models.load, names):
         for hardware in map(hardware_profiles.load, chips):
@@ -267,16 +265,19 @@ def plot(table: pd.DataFrame, curves: pd.DataFrame, model: str) -> Figure:
 
 def _title(mine: pd.DataFrame) -> str:
     """Return what streaming costs one model, in a sentence."""
+    from sim.figures.words import three_digits
+
     held = mine[mine["weights"] == HOLD].iloc[0]
     streamed = mine[mine["weights"].isin([HOST, KV_TOO])]
     alone = streamed.iloc[0]
     prompts = streamed["prompt_tokens_per_second_per_card"].max() / held["prompt_tokens_per_second_per_card"]
     faster = alone["tpot_1_seconds"] / held["tpot_1_seconds"]
-    tokens = held["tokens_per_second_per_card"] / streamed["tokens_per_second_per_card"].max()
+    tokens = three_digits(held["tokens_per_second_per_card"] / streamed["tokens_per_second_per_card"].max())
     cards = f"{held['cards']} cards that hold it"
     return (
         f"{held['model']}: {cards} decode {faster:,.0f} times as fast as one that streams it, "
-        f"{tokens:,.0f} times as much per card; a card that streams computes {prompts:.1f} times the prompt tokens"
+        f"at most {tokens} times the tokens per card; "
+        f"on prompts alone a card that streams does {prompts:.1f} times as many"
     )
 
 

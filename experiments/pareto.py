@@ -18,7 +18,7 @@ from experiments.asked.options import Options, completed
 from experiments.asked.workload import Workload
 from experiments.grid import HERE, Where
 from experiments.sched_compare import capacity as saturated
-from experiments.shown.table_experiment import Flag, check_folder, deliver, records
+from experiments.shown.table_experiment import Flag, check_counts, check_folder, deliver, records
 from sim.machine import Machine
 from sim.physics import band
 from sim.results.goodput import Objectives
@@ -104,6 +104,7 @@ def pareto(
     from experiments.shown import pareto_answer
 
     check_folder(out)
+    check_counts(requests=requests, seeds=seeds, context=context)
     sizes = {"requests": requests or (300 if quick else 1000), "seeds": seeds or (3 if quick else 5)}
     asked = Question(
         model,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import hardware_profiles
-from experiments.shown.table_experiment import Answer, Flag, Names, check_folder, deliver, records
+from experiments.shown.table_experiment import Answer, Flag, Names, check_counts, check_folder, deliver, records
 from experiments.tried.instance import Instance
 from sim.physics.memory import weight_bytes_per_device
 from sim.physics.parallelism import Parallelism
@@ -27,7 +27,17 @@ MOST_BATCH = 1024
 SEATS = 256
 """Sequences that an engine decodes at once at most, for the throughput."""
 
-HUES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+HUES = {
+    "fp8": "#0072B2",
+    "w8a8": "#D55E00",
+    "w8a16": "#009E73",
+    "w4a16": "#CC79A7",
+    "w4a8": "#E69F00",
+    "w4a4": "#56B4E9",
+}
+"""A format keeps its colour on every chip."""
+DASHED = (0, (4, 3))
+"""Of what lies on another line: both are seen."""
 NOTES = (
     "Stops paying: the smallest batch from which decoding takes no less than in 16 bits, contexts equal; weight-only "
     "formats widen weights on the way and compute in 16 bits, so that they save reading alone. Memory is left aside "
@@ -102,9 +112,7 @@ def run(
     """
     import pandas as pd
 
-    for option, value in (("context", context), ("prompt", prompt)):
-        if value < 1:
-            raise ValueError(f"--{option} is {value}; allowed: 1 and more")
+    check_counts(context=context, prompt=prompt)
     model = models.load(name)
     rows, curves = [], []
     for chip in map(hardware_profiles.load, chips):
@@ -121,13 +129,18 @@ def run(
     return pd.DataFrame(rows), pd.concat(curves, ignore_index=True)
 
 
+def _from(batch: float) -> str:
+    if batch != batch:
+        return "at no batch"
+    return "at any batch" if batch == 1 else f"from batch {batch:.0f}"
+
+
 def headline(table: pd.DataFrame) -> str:
     """Return when weight-only formats stop paying on the first chip, and what halves the prompt, in a sentence."""
     rows = records(table[table["chip"] == table["chip"].iloc[0]])
     base = next(row for row in rows if row["precision"] == BASE)
     said = [
-        f"{row['precision'].upper()} "
-        + (f"from batch {row['stops_paying']:.0f}" if row["stops_paying"] == row["stops_paying"] else "at no batch")
+        f"{row['precision'].upper()} " + _from(row["stops_paying"])
         for row in rows
         if row["precision"] in ("w8a16", "w4a16")
     ]
@@ -166,11 +179,12 @@ def plot(curves: pd.DataFrame, title: str) -> Figure:
     axes = plain_axes(figure, 0.1, 0.13, 0.86, top_of_axes(figure) - 0.17)
     axes.set_xscale("log", base=2)
     axes.axhline(1.0, color=INK, lw=1.0)
-    labels, lines = [], {}
-    for place, (name, group) in enumerate(curves[curves["precision"] != BASE].groupby("precision", sort=False)):
+    labels: list[Label] = []
+    lines: dict[str, list[np.ndarray[Any, Any]]] = {}
+    for name, group in curves[curves["precision"] != BASE].groupby("precision", sort=False):
         points = group[["batch", "speedup"]].to_numpy(dtype=float)
-        hue = HUES[place % len(HUES)]
-        axes.plot(points[:, 0], points[:, 1], color=hue, lw=1.6)
+        hue, hides = HUES[str(name)], any(np.allclose(points, other[0]) for other in lines.values())
+        axes.plot(points[:, 0], points[:, 1], color=hue, lw=1.6, ls=DASHED if hides else "-")
         anchors = points[[2, 9, 31, 127, 511]] if len(points) > 511 else points
         labels.append(Label(str(name), str(name).upper(), hue, anchors))
         lines[str(name)] = [points]

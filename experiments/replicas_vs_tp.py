@@ -10,7 +10,7 @@ import numpy as np
 from cyclopts import Parameter
 
 from experiments import grid
-from experiments.shown.table_experiment import Answer, Flag, check_folder, deliver
+from experiments.shown.table_experiment import Answer, Flag, check_counts, check_folder, deliver
 from experiments.tried.cluster_load import P99, Measured, Setup, Study, measure, shown_numbers
 from sim.engine.routers import ROUTERS
 from sim.figures.words import percent, three_digits
@@ -89,6 +89,7 @@ def replicas_vs_tp(
     from experiments.shown import console
 
     check_folder(out)
+    check_counts(requests=requests, seeds=seeds)
     requests, seeds = requests or (800 if quick else 4000), seeds or (2 if quick else 5)
     if router not in ROUTERS:
         raise ValueError(f"--router is {router}; allowed: {', '.join(ROUTERS)}")

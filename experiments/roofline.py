@@ -13,6 +13,7 @@ import numpy as np
 
 import hardware_profiles
 from experiments.shown.table_experiment import Flag, check_folder
+from sim.figures.words import three_digits
 from sim.physics import calibration, precision
 from sim.physics.band import DRAWS, band, tornado
 from sim.physics.breakdown import Part, breakdown
@@ -203,7 +204,10 @@ def plot(frame: pd.DataFrame) -> Figure:
     work = frame[(frame["flops"] > 0) & (frame["bytes"] > 0)]
     reached = work["flops"] / work["seconds"]
     bandwidth, peaks = frame.attrs["bandwidth"], frame.attrs["peaks"]
-    counts = [f"{(work['bound_by'] == name).sum()} of {len(work)} operators are bound by {name}" for name in BOUND_HUES]
+    counts = [
+        f"{(work['bound_by'] == name).sum()} of {len(work)} operators that compute are bound by {name}"
+        for name in BOUND_HUES
+    ]
     title = f"{frame.attrs['chip']}: " + max(counts, key=lambda text: int(text.split()[0]))
     figure = new_figure(title, f"{frame.attrs['what']}; constants: {frame.attrs['level']}")
     axes = plain_axes(figure, 0.1, 0.13, 0.63, top_of_axes(figure) - 0.17)
@@ -245,11 +249,15 @@ def waterfall(frame: pd.DataFrame) -> Figure:
         milliseconds = 1e3 * float(row["seconds"])
         axes.barh(place, milliseconds, left=start, color=BOUND_HUES[str(row["bound_by"])], height=0.7)
         start += milliseconds
-        axes.text(start, place, f" {milliseconds:.3g} ms", va="center", size=SMALL, color=INK)
+        axes.text(start, place, f" {three_digits(milliseconds)} ms", va="center", size=SMALL, color=INK)
     axes.set_yticks(range(len(shown)), list(shown["operator"]))
     axes.invert_yaxis()
     axes.set_xlim(0, start * 1.12)
-    axes.set_xlabel(f"ms; the whole iteration {1e3 * frame.attrs['seconds']:.4g}", color=QUIET, size=MEDIUM)
+    axes.set_xlabel(
+        f"time from the start [ms]; the whole iteration takes {three_digits(1e3 * frame.attrs['seconds'])} ms",
+        color=QUIET,
+        size=MEDIUM,
+    )
     _legend(axes, shown, (0.0, 0.0))
     return figure
 
@@ -295,7 +303,9 @@ def _show(tables: dict[str, pd.DataFrame]) -> None:
         console = Console(highlight=False, width=140, no_color=True)
     for frame in tables.values():
         console.print(f"{frame.attrs['chip']} · {frame.attrs['what']}", style="bold")
-        console.print(f"{1e3 * frame.attrs['seconds']:.4g} ms{_band(frame)} · evidence: {frame.attrs['level']}")
+        console.print(
+            f"{three_digits(1e3 * frame.attrs['seconds'])} ms{_band(frame)} · evidence: {frame.attrs['level']}"
+        )
         if len(tables) == 1:
             console.print(_operators(frame))
             _show_alone(console, frame)
@@ -317,7 +327,7 @@ def _show_alone(console: Console, frame: pd.DataFrame) -> None:
     built, question = frame.attrs["built"], frame.attrs["question"]
     changes = Table("with one thing changed", "ms", "times as long", box=None, pad_edge=False)
     for row in roofline_switches.table(built, totals(question, built.window)).to_dict(orient="records"):
-        changes.add_row(row["switch"], f"{1e3 * row['seconds']:.4g}", f"{row['times']:.2f}")
+        changes.add_row(row["switch"], three_digits(1e3 * row["seconds"]), f"{row['times']:.2f}")
     console.print()
     console.print(changes)
     console.print()
@@ -345,15 +355,15 @@ def _operators(frame: pd.DataFrame) -> Table:
         shown.add_column(name, justify="right")
     shown.add_column("bound by")
     for row in frame.to_dict(orient="records"):
-        numbers = (f"{row['flops'] / 1e9:,.4g}", f"{row['bytes'] / 1e6:,.4g}", _number(row["intensity"]))
-        time = f"{1e3 * row['seconds']:.4g}", f"{100 * row['share']:.1f} %"
+        numbers = (three_digits(row["flops"] / 1e9), three_digits(row["bytes"] / 1e6), _number(row["intensity"]))
+        time = three_digits(1e3 * row["seconds"]), f"{100 * row['share']:.1f} %"
         shown.add_row(str(row["operator"]), str(row["kernels"]), *numbers, *time, str(row["bound_by"]))
     return shown
 
 
 def _band(frame: pd.DataFrame) -> str:
     found = frame.attrs.get("band")
-    return f" [{1e3 * float(found.low):.3g}, {1e3 * float(found.high):.3g}]" if found else ""
+    return f" [{three_digits(1e3 * float(found.low))}, {three_digits(1e3 * float(found.high))}]" if found else ""
 
 
 def _swings(frame: pd.DataFrame) -> str:
@@ -367,7 +377,7 @@ def _swings(frame: pd.DataFrame) -> str:
 
 
 def _number(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.3g}"
+    return "" if math.isnan(value) else three_digits(value)
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from experiments import grid
-from experiments.shown.table_experiment import Answer, Flag, Names, check_folder, deliver
+from experiments.shown.table_experiment import Answer, Flag, Names, check_counts, check_folder, deliver
 from experiments.tried.cluster_load import APPLICATIONS, Measured, Setup, Study, measure, shown_numbers
 from sim.engine.routers import ROUTERS
 from sim.figures.words import percent
@@ -82,6 +82,7 @@ def routers(
     from experiments.shown import console
 
     check_folder(out)
+    check_counts(requests=requests, seeds=seeds)
     requests, seeds = requests or (800 if quick else 4000), seeds or (2 if quick else 5)
     unknown = [name for name in router if name not in ROUTERS]
     if unknown or len(set(router)) < 2:

@@ -19,7 +19,7 @@ from experiments.asked.candidates import Candidate
 from experiments.asked.slo import METRICS
 from experiments.grid import HERE, Where
 from experiments.sched_compare import capacity as saturated
-from experiments.shown.table_experiment import Flag, check_folder, deliver
+from experiments.shown.table_experiment import Flag, check_counts, check_folder, deliver
 from sim.machine import Machine
 from sim.physics.efficiency import generic
 from sim.results.order_statistics import median_interval
@@ -141,6 +141,7 @@ def sensitivity(
     from experiments.shown import sensitivity_answer
 
     check_folder(out)
+    check_counts(requests=requests, seeds=seeds, context=context)
     both = reading.parse(candidates)
     if len(both) != 2:
         raise ValueError(f"--candidates is {candidates!r}; allowed: two, as in {DEFAULT_CANDIDATES!r}")

@@ -10,7 +10,7 @@ import numpy as np
 
 import hardware_profiles
 from experiments.article.table import article_chips
-from experiments.shown.table_experiment import Answer, Flag, Names, check_folder, deliver, records
+from experiments.shown.table_experiment import Answer, Flag, Names, check_counts, check_folder, deliver, records
 from experiments.tried.instance import CARDS_IN_A_SERVER, Instance
 from hardware_profiles.profile import HardwareProfile
 from sim.physics import precision as formats
@@ -116,9 +116,7 @@ def run(
     """
     import pandas as pd
 
-    for name, value in (("context", context), ("prompt", prompt)):
-        if value < 1:
-            raise ValueError(f"--{name} is {value}; allowed: 1 and more")
+    check_counts(context=context, prompt=prompt)
     hardware = [hardware_profiles.load(name) for name in chips] if chips else list(article_chips().values())
     rows: list[dict[str, Any]] = []
     for model in map(models.load, names):

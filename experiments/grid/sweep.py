@@ -44,7 +44,7 @@ class Outcome:
     def check(self) -> None:
         """Raise the error of a point that failed, as a ValueError."""
         if self.error is not None:
-            raise ValueError(f"at {_words(self.point)}: {self.error}")
+            raise ValueError(f"{self.error.removeprefix('ValueError: ')} (at {_words(self.point)})")
 
 
 class Interrupted(KeyboardInterrupt):

@@ -65,7 +65,7 @@ def headline(table: pd.DataFrame) -> str:
     best = records(served)[0]
     cost = best["cost_per_million_tokens"]
     known = served["cost_per_million_tokens"].notna().all()
-    why = f"cheapest, {three_digits(cost)} per million tokens" if known else "the most a card"
+    why = f"cheapest, {three_digits(cost)} per million tokens" if known else "the most per card"
     why = f", {why}" if len(served) > 1 else ""
     return f"{best['candidate']} keeps the promise up to {three_digits(best['rate'])} req/s{_bounds(best)}{why}"
 

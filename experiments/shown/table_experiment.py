@@ -80,6 +80,13 @@ def check_folder(out: Path | None) -> None:
         output.unused(out)
 
 
+def check_counts(**counts: int | None) -> None:
+    """Refuse an option that counts something and is below 1 (ValueError); None is its default."""
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} is {value}; allowed: 1 and more")
+
+
 def deliver(answer: Answer, out: Path | None, json: bool) -> int:
     """Write the files of an answer and show it; return the exit status.
 

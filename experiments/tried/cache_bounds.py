@@ -107,6 +107,8 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
     """Return the table for people."""
     import pandas as pd
 
+    from sim.figures.words import three_digits
+
     lines = []
     for (trace, cache, evidence, block), group in table.groupby(
         ["trace", "cache", "evidence", "block_tokens"], sort=False
@@ -124,8 +126,8 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
                 "of what is shared": f"{100 * share / best:.0f} %" if best else "-",
                 "tokens saved [M]": f"{numbers['saved_tokens']['estimate'] / 1e6:.2f}",
                 "tokens evicted [M]": f"{numbers['evicted_tokens']['estimate'] / 1e6:.2f}",
-                "GPU-seconds per request": f"{numbers['gpu_seconds_per_request']['estimate']:.3g}",
-                "mean TTFT [s]": f"{numbers['mean_ttft_seconds']['estimate']:.3g}",
+                "GPU-seconds per request": three_digits(numbers["gpu_seconds_per_request"]["estimate"]),
+                "mean TTFT [s]": three_digits(numbers["mean_ttft_seconds"]["estimate"]),
             }
         )
     return pd.DataFrame(lines)
@@ -137,11 +139,13 @@ def plot(table: pd.DataFrame) -> Figure:
 
     figure = new_figure(headline(table), "prompt tokens found in the cache; same memory, same requests")
     traces = list(dict.fromkeys(table["trace"]))
+    shares = {trace: _found(table, trace) for trace in traces}
+    most = max(max(found.values()) for found in shares.values())
     real = [cache for cache in COMPARED if cache not in BOUNDS]
     left, width, top = 0.21, 0.77 / len(traces), top_of_axes(figure) - 0.07
     for place, trace in enumerate(traces):
         axes = plain_axes(figure, left + place * width, 0.12, width - 0.035, top - 0.17)
-        found = _found(table, trace)
+        found = shares[trace]
         places = np.arange(len(COMPARED))
         bars = axes.barh(
             places, [100 * found[cache] for cache in COMPARED], color=[HUES[cache in real] for cache in COMPARED]
@@ -160,7 +164,7 @@ def plot(table: pd.DataFrame) -> Figure:
         axes.invert_yaxis()
         axes.set_yticks(places, [NAMES[cache] for cache in COMPARED] if not place else [""] * len(places), size=SMALL)
         axes.tick_params(axis="y", length=0)
-        axes.set_xlim(0, 122 * max(found.values()))
+        axes.set_xlim(0, 122 * most)
         axes.set_title(str(trace), size=MEDIUM, weight="bold", color=INK, loc="left")
         axes.set_xlabel("found [%]", color=QUIET, size=SMALL)
     return figure

@@ -191,7 +191,7 @@ def shown_numbers(measured: Measured) -> pd.DataFrame:
         for setup in measured.study.setups:
             runs = measured.runs[setup.name, rate]
             row = {"load": f"{rate:.3g} req/s ({100 * rate / measured.capacity:.0f} %)", "setup": setup.name}
-            for metric, unit, scale in (("TTFT", "ms", 1e3), ("TPOT", "ms", 1e3), ("E2E", "s", 1.0)):
+            for metric, unit, scale in (("TTFT", "s", 1.0), ("TPOT", "ms", 1e3), ("E2E", "s", 1.0)):
                 found = runs.percentiles[metric][P99]
                 row[f"p99 {metric} [95 % CI]"] = with_bounds(found, unit, scale)
             row["in time"] = share_of(runs.quantity("goodput_share").estimate)

@@ -31,7 +31,7 @@ def test_the_knee_is_one_of_the_budgets_and_marked() -> None:
     best = knee(TABLE)
     assert best in WIDE.index
     assert set(TABLE.loc[TABLE["knee"], "budget"]) == {best}
-    assert (shown(TABLE)[""] == "knee").sum() == 1
+    assert (shown(TABLE)["knee"] == "here").sum() == 1
 
 
 def test_without_a_stable_budget_there_is_no_knee() -> None:

@@ -113,7 +113,7 @@ def test_without_prices_the_most_requests_a_card_come_first_and_there_is_no_cost
     table = summary(trials, question("ttft p90 <= 2 s"), CHOSEN, {})
     assert (np.diff(table["rate_per_card"].dropna()) <= 0).all()
     assert "cost per 1M tokens" not in shown(table, priced=False)
-    assert headline(table).endswith("the most a card")
+    assert headline(table).endswith("the most per card")
     figure = plot(table)
     assert len(figure.axes[0].get_yticks()) == 3
 

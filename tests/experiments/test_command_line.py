@@ -71,6 +71,26 @@ def test_a_mistake_is_one_sentence_that_says_what_would_work(
     assert says in fails(["sched_compare", *options], capsys)
 
 
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("capacity --efficiency nosuch --quick", "no candidate can serve, first of all"),
+        ("pareto --context 0 --quick", "--context is 0; allowed: 1 and more"),
+        ("replicas_vs_tp --requests 0 --quick", "--requests is 0; allowed: 1 and more"),
+        ("routers --seeds 0 --quick", "--seeds is 0; allowed: 1 and more"),
+        ("prefix_sharing --hardware nosuch --quick", "no hardware profile is named 'nosuch'"),
+        ("roofline --out tests", "--out is tests, which exists already"),
+        ("eviction --out tests", "--out is tests, which exists already"),
+        ("calibrate --out pyproject.toml", "--out is pyproject.toml, which exists already"),
+    ],
+)
+def test_other_commands_say_so_too(
+    command: str, says: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert fails(command.split(), capsys).startswith(says)
+
+
 @pytest.mark.parametrize("command", [name for name, _, _ in COMMANDS])
 def test_help_says_what_every_option_does(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):

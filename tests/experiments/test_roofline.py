@@ -10,6 +10,7 @@ import pytest
 from experiments.roofline import Question, plot, run, table, totals, waterfall
 from experiments.shown import roofline_compared, tornado
 from experiments.tried import roofline_memory, roofline_switches
+from sim.figures.words import three_digits
 
 DECODE = Question("llama-2-13b", "l20", 2, "w16a16", 0, 32, 1024, "generic")
 
@@ -54,7 +55,7 @@ def test_the_band_and_what_matters_most_stand_beside_the_time(capsys: pytest.Cap
     assert (swings["slow_percent"] > 0).all()
     assert run() == 0
     text = capsys.readouterr().out
-    assert f"{1e3 * frame.attrs['seconds']:.4g} ms [" in text
+    assert f"{three_digits(1e3 * frame.attrs['seconds'])} ms [" in text
     assert f"decode attention {swings['fast_percent'].iloc[0]:+.0f} to {swings['slow_percent'].iloc[0]:+.0f} %" in text
 
 

@@ -52,7 +52,7 @@ def _headings(accused: Sequence[Offenders]) -> tuple[str, str]:
     low, high = (f"{100 * share:.2g}" for share in (min(shares), max(shares)))
     title = f"The worst offender causes {low if low == high else f'{low} to {high}'} % of what the slowest wait"
     found = [three_digits(a.rank_correlation) for a in accused if not math.isnan(a.rank_correlation)]
-    rerun = f"; their ranks agree with what reruns without them gain by {' and '.join(found)}" if found else ""
+    rerun = f"; rank correlation with what reruns without them gain: {' and '.join(found)}" if found else ""
     return title, f"Charges to single requests by the {len(accused[0].victims)} slowest{rerun}"
 
 
