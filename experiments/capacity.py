@@ -20,9 +20,9 @@ from experiments.asked.options import Options, completed
 from experiments.asked.slo import Clause
 from experiments.asked.workload import Workload
 from experiments.grid import HERE, Where
-from experiments.sched_compare import capacity as saturated
 from experiments.shown.table_experiment import Flag, Names, check_counts, check_folder, deliver
 from experiments.tried.rate_search import LEAST_SHARE, Found, Trial, search
+from experiments.tried.saturation import capacity as saturated
 from sim.results.result import Result
 from sim.results.separation import LOOKS
 from sim.results.warmup import COOL_DOWN, WARM_UP

@@ -13,9 +13,10 @@ from cyclopts import Parameter
 
 from experiments import grid
 from experiments.asked.options import Options, completed
+from experiments.asked.scenario import scenario_of
 from experiments.asked.workload import Workload
-from experiments.sched_compare import capacity, scenario_of
 from experiments.shown.table_experiment import Answer, Flag, check_folder, deliver, records
+from experiments.tried.saturation import capacity
 from sim.results.goodput import Objectives
 from sim.results.intervals import Interval, replicated
 from sim.results.runs import LEVELS, Runs

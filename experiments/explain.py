@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from experiments.asked.options import Options, as_table
-from experiments.sched_compare import NOTHING
+from experiments.asked.options import NOTHING, Options, as_table
 from experiments.shown.words import BANDS
 from experiments.tried.offenders import Offenders, offenders
-from experiments.tried.tail import METRICS, TAIL, Tail, run
+from experiments.tried.tail import METRICS, TAIL, Tail, findings, run
 from sim.engine.clock import seconds
 from sim.engine.replay import FINISHED
 from sim.engine.spending import SPENT_ON
@@ -134,25 +133,6 @@ def where(tail: Tail) -> str:
     options = tail.options
     pace = f"speed {(options.speed or (1.0,))[0]:g}" if options.is_recorded else f"{(options.load or (0,))[0]:g} req/s"
     return f"{options.model} on {options.devices} x {options.hardware}, {options.trace} at {pace}"
-
-
-def findings(tail: Tail) -> tuple[str, str]:
-    """Return two sentences: what the slowest first tokens wait for, and what stalls cost the slowest replies."""
-    table = tail.table
-    waits, stalls = [], []
-    for policy in tail.results:
-        rows = table[table.policy == policy].set_index("part")
-        first, last = (rows[rows.metric == metric] for metric in METRICS)
-        largest = str(first.share.idxmax())
-        cause = f"{percent(first.share[largest])} {PARTS[largest]}"
-        waits.append(f"{duration(first.seconds.sum())} under {readable(policy)} ({cause})")
-        stall = last.seconds["prefill_stall"]
-        share = percent(last.share["prefill_stall"])
-        stalls.append(f"{duration(stall)} of {duration(last.seconds.sum())} under {readable(policy)} ({share})")
-    return (
-        f"The slowest {100 * TAIL:g} % of first tokens take on average {listed(waits)}",
-        f"Prompts of others stall the decoding of the slowest {100 * TAIL:g} % of replies for {listed(stalls)}",
-    )
 
 
 def headings(tail: Tail) -> tuple[str, str]:

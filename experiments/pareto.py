@@ -17,8 +17,8 @@ from experiments.asked.candidates import Candidate
 from experiments.asked.options import Options, completed
 from experiments.asked.workload import Workload
 from experiments.grid import HERE, Where
-from experiments.sched_compare import capacity as saturated
 from experiments.shown.table_experiment import Flag, check_counts, check_folder, deliver, records
+from experiments.tried.saturation import capacity as saturated
 from sim.machine import Machine
 from sim.physics import band
 from sim.results.goodput import Objectives

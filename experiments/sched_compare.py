@@ -12,22 +12,20 @@ from typing import Annotated, NamedTuple
 import numpy as np
 from cyclopts import Parameter
 
-import hardware_profiles
 from experiments import grid
-from experiments.asked.options import Options, completed, merged, read
+from experiments.asked.options import NOTHING, Options, completed, merged, read
+from experiments.asked.scenario import scenario_of
 from experiments.asked.workload import Workload
 from experiments.tried import bands
 from experiments.tried.cell import Cell, Load
 from experiments.tried.comparison import ARMS, Arm, Comparison
+from experiments.tried.saturation import capacity
 from sim import systems
-from sim.physics import calibration
 from sim.results.goodput import Objectives
 from sim.results.percentiles import Floats
 from sim.results.result import Result
-from sim.scenario import Scenario, arms, result_of, simulate
+from sim.scenario import arms, result_of, simulate
 from workloads.trace import Trace
-
-NOTHING = Options()
 
 
 class Asked(NamedTuple):
@@ -168,57 +166,6 @@ def _results(asked: Asked, outcomes: Iterable[grid.Outcome]) -> dict[tuple[str, 
         result = result_of(chosen.of(_trace(asked, rate, seed)), chosen.machine, replay)
         found[arm, rate] = (*found.get((arm, rate), ()), result)
     return found
-
-
-def capacity(result: Result) -> float:
-    """Return the requests served per second in the middle of a run in which all arrive at once.
-
-    Between the first and the last quarter of the requests to finish: before that the machine fills, after that it
-    runs empty, and in between it is as busy as it can be.
-
-    Raises
-    ------
-    ValueError
-        If fewer than four requests can be served.
-    """
-    finish = np.sort(result.finish_seconds[~np.isnan(result.finish_seconds)])
-    first, last = len(finish) // 4, 3 * len(finish) // 4
-    if last <= first or finish[last] <= finish[first]:
-        longest = int((result.trace.prompt_tokens + result.trace.output_tokens).max())
-        raise ValueError(
-            f"trace {result.trace.name!r}: {len(finish)} of {len(result.trace)} requests can be served with a context "
-            f"of {result.limits.context} tokens and {result.limits.blocks} KV blocks (the longest has {longest} "
-            "tokens); at least 4 are needed: choose another --model, --hardware or --tp"
-        )
-    return (last - first) / float(finish[last] - finish[first])
-
-
-def scenario_of(options: Options, trace: Trace | None) -> Scenario:
-    """Return the scenario of an arm, its policy aside; without a trace it serves to build the machine.
-
-    Raises
-    ------
-    ValueError
-        If the chip is unknown, or there are no constants of that level for it.
-    """
-    chip, level = hardware_profiles.load(str(options.hardware)), str(options.efficiency)
-    try:
-        constants = calibration.load(level, chip)
-    except ValueError as error:
-        raise ValueError(f"--efficiency is {level}: {error}") from None
-    return Scenario(
-        trace,
-        hardware=str(options.hardware),
-        model=str(options.model),
-        precision=str(options.precision),
-        tensor=int(options.tp or 1),
-        pipeline=int(options.pp or 1),
-        expert=int(options.ep or 1),
-        data=int(options.dp or 1),
-        utilisation=float(options.utilisation or 0),
-        context=options.context,
-        efficiency=constants,
-    )
 
 
 def _arms(options: Options) -> dict[str, Arm]:

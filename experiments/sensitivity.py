@@ -18,8 +18,8 @@ from experiments.asked.assumptions import ASSUMPTIONS, Assumption, Case, touches
 from experiments.asked.candidates import Candidate
 from experiments.asked.slo import METRICS
 from experiments.grid import HERE, Where
-from experiments.sched_compare import capacity as saturated
 from experiments.shown.table_experiment import Flag, check_counts, check_folder, deliver
+from experiments.tried.saturation import capacity as saturated
 from sim.machine import Machine
 from sim.physics.efficiency import generic
 from sim.results.order_statistics import median_interval

@@ -10,8 +10,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from experiments.asked.options import Options, as_table
-from experiments.sched_compare import NOTHING
+from experiments.asked.options import NOTHING, Options, as_table
 from sim.engine.clock import ticks
 from sim.results.result import Result
 from sim.results.timeline import MOST_ITERATIONS, MOST_REQUESTS, Event, chrome_events

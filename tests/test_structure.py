@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import pkgutil
+import re
 import subprocess
 import sys
 import tomllib
@@ -12,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("hardware_profiles", "workloads", "sim", "experiments")
+SHARED = ("experiments.grid", "experiments.shown")
 ALLOWED = {
     "hardware_profiles": set(),
     "workloads": set(),
@@ -20,7 +23,11 @@ ALLOWED = {
     "sim.engine": {"workloads", "sim.engine", "sim.scheduling", "sim.physics"},
     "sim.results": {"workloads", "sim.results", "sim.engine", "sim.scheduling", "sim.figures"},  # a result draws itself
     "sim": {"hardware_profiles", "workloads", "sim"},
-    "experiments.asked": {"hardware_profiles", "workloads", "sim", "experiments.asked"},
+    # What questions share knows no question.
+    "experiments.asked": {"hardware_profiles", "workloads", "sim"},
+    "experiments.tried": {"hardware_profiles", "workloads", "sim", "experiments.asked", *SHARED},
+    "experiments.grid": {"hardware_profiles", "workloads", "sim", *SHARED},
+    "experiments.scoreboard": {"hardware_profiles", "workloads", "sim"},
     "experiments": set(PACKAGES),
 }
 
@@ -40,8 +47,8 @@ def imported(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-            found |= {f"{node.module}.{alias.name}" for alias in node.names if node.module in ("sim", "experiments")}
+            whole = node.module not in ("sim", "experiments")
+            found |= {node.module} if whole else {f"{node.module}.{alias.name}" for alias in node.names}
     return found
 
 
@@ -53,6 +60,15 @@ def test_dependencies_run_one_way(path):
             continue
         allowed = ALLOWED[here] | {here}
         assert any(f"{name}.".startswith(f"{house}.") for house in allowed), f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_names_in_prose_lead_somewhere():
+    pattern = re.compile(r"`((?:hardware_profiles|workloads|sim|experiments)(?:\.\w+)+)`")
+    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    named = {(name, path) for path in (*modules(), *documents) for name in pattern.findall(path.read_text())}
+    assert len(named) > 30
+    for name, path in sorted(named):
+        assert pkgutil.resolve_name(name) is not None, f"{path.relative_to(ROOT)} names {name}"
 
 
 def test_only_the_engine_knows_simpy():

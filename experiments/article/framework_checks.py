@@ -12,7 +12,7 @@ from experiments.article.claim_checks import CONTEXT, PROMPT, example, prompt_of
 from experiments.article.finding import DOES_NOT_HOLD, HOLDS, NOT_DECIDABLE, Finding, Number, article
 from experiments.article.scheduler_claims import claims
 from experiments.asked.workload import Workload
-from experiments.sched_compare import capacity
+from experiments.tried.saturation import capacity
 from sim.results.intervals import Interval, replicated
 from sim.scenario import simulate
 from sim.systems import CAPABILITIES, load

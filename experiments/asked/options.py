@@ -176,6 +176,10 @@ class Options:
         return QUICK_SHARES if self.quick else SHARES
 
 
+NOTHING = Options()
+"""Of which every default holds."""
+
+
 def merged(base: Options, given: Options) -> Options:
     """Return `base` with every field that `given` sets."""
     return replace(base, **as_table(given))

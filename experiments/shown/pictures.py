@@ -108,9 +108,8 @@ def _timeline_sentence(comparison: Comparison, drawn: tuple[str, ...]) -> str:
 
 
 def _tail(comparison: Comparison) -> Picture:
-    from experiments.explain import findings
     from experiments.shown.figures.latency_parts import tail_parts
-    from experiments.tried.tail import Tail
+    from experiments.tried.tail import Tail, findings
 
     runs = {policy: comparison.cell(policy, comparison.shown).results for policy in POLICIES}
     tail = Tail(comparison.options, runs)

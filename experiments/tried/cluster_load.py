@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments import grid
-from experiments.sched_compare import capacity
+from experiments.tried.saturation import capacity
 from sim.figures.words import with_bounds
 from sim.machine import Machine
 from sim.results.goodput import Objectives

@@ -12,11 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.asked.options import Options, completed
+from experiments.asked.scenario import scenario_of
 from experiments.asked.workload import Workload
-from experiments.sched_compare import capacity, scenario_of
+from experiments.tried.saturation import capacity
 from sim.engine.clock import seconds
 from sim.engine.replay import FINISHED
 from sim.engine.spending import SPENT_ON
+from sim.figures.words import duration, listed, percent, readable
 from sim.results.attribution import OWN, PARTS, Attribution
 from sim.results.percentiles import Floats, Integers
 from sim.results.result import Result
@@ -151,3 +153,22 @@ def run(options: Options, policies: Sequence[str] = COMPARED) -> Tail:
         options = replace(options, load=(rate,))
     seeds = range(1, int(options.seeds or 1) + 1)
     return Tail(options, {policy: [serve(policy, rate, seed) for seed in seeds] for policy in policies})
+
+
+def findings(tail: Tail) -> tuple[str, str]:
+    """Return two sentences: what the slowest first tokens wait for, and what stalls cost the slowest replies."""
+    table = tail.table
+    waits, stalls = [], []
+    for policy in tail.results:
+        rows = table[table.policy == policy].set_index("part")
+        first, last = (rows[rows.metric == metric] for metric in METRICS)
+        largest = str(first.share.idxmax())
+        cause = f"{percent(first.share[largest])} {PARTS[largest]}"
+        waits.append(f"{duration(first.seconds.sum())} under {readable(policy)} ({cause})")
+        stall = last.seconds["prefill_stall"]
+        share = percent(last.share["prefill_stall"])
+        stalls.append(f"{duration(stall)} of {duration(last.seconds.sum())} under {readable(policy)} ({share})")
+    return (
+        f"The slowest {100 * TAIL:g} % of first tokens take on average {listed(waits)}",
+        f"Prompts of others stall the decoding of the slowest {100 * TAIL:g} % of replies for {listed(stalls)}",
+    )

@@ -50,7 +50,6 @@ class SwappingLedger(PinningLedger):
     Attributes
     ----------
     host_free : free blocks there.
-    copied_blocks : blocks that replies have copied to write into them, so far.
     """
 
     __slots__ = (
@@ -59,7 +58,6 @@ class SwappingLedger(PinningLedger):
         "_has_walked",
         "_host_blocks",
         "_least_replies",
-        "copied_blocks",
         "host_free",
     )
 
@@ -75,7 +73,6 @@ class SwappingLedger(PinningLedger):
         self._groups: dict[Sequence, Group] = {}
         self._has_shared_tails = False
         self.host_free = self._host_blocks = host_blocks
-        self.copied_blocks = 0
 
     def begin(self) -> None:
         """Forget the last iteration."""
@@ -164,9 +161,7 @@ class SwappingLedger(PinningLedger):
         if computed % self.limits.block_tokens == 0:
             self.pool.take(sequence.best_of)
         elif group is not None and computed == group.shared_tokens:
-            copies = sequence.best_of - 1
-            self.copied_blocks += copies
-            self.pool.take(copies)
+            self.pool.take(sequence.best_of - 1)  # all but one copy the block to write into it
 
     def preempt(self, sequence: Sequence, *, keep_place: bool = False, to_end: bool = False) -> None:
         """Take a running sequence's blocks, to be computed anew, or swap out a group of replies.

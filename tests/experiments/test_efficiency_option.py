@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from experiments.asked.options import Options
-from experiments.sched_compare import run, scenario_of
+from experiments.asked.scenario import scenario_of
+from experiments.sched_compare import run
 from experiments.shown import words
 from sim.physics import calibration
 

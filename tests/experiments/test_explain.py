@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.asked.options import Options
-from experiments.explain import accusation, findings, headings, of_request, parts_of, told
+from experiments.explain import accusation, headings, of_request, parts_of, told
 from experiments.run import main
 from experiments.shown.figures.latency_parts import FILLS, tail_parts, waterfall
 from experiments.tried import tail as tail_runs
 from experiments.tried.offenders import offenders, without
-from experiments.tried.tail import Tail
+from experiments.tried.tail import Tail, findings
 from sim.engine.clock import uniform_clock
 from sim.engine.replay import replay
 from sim.figures.words import duration, readable

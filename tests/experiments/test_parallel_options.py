@@ -8,8 +8,8 @@ import pytest
 
 from experiments import roofline
 from experiments.asked.options import Options, completed
+from experiments.asked.scenario import scenario_of
 from experiments.run import main
-from experiments.sched_compare import scenario_of
 
 HOPS, EXCHANGE = "to the next stage", "tokens to experts and back"
 
