@@ -47,7 +47,7 @@ def plot(one: pd.DataFrame, two: pd.DataFrame) -> Figure:
     """Return two bars an operator, one a chip, coloured by what bounds it."""
     from matplotlib.lines import Line2D
 
-    from experiments.roofline import BOUND_HUES
+    from experiments.shown.roofline_answer import BOUND_HUES
     from sim.figures.style import INK, MEDIUM, QUIET, SMALL, new_figure, plain_axes, top_of_axes
 
     both = paired(one, two)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.roofline import Question, plot, run, table, totals, waterfall
+from experiments.roofline import Question, run, table, totals
 from experiments.shown import roofline_compared, tornado
+from experiments.shown.roofline_answer import plot, waterfall
 from experiments.tried import roofline_memory, roofline_switches
 from sim.figures.words import three_digits
 
