@@ -102,7 +102,11 @@ class Engine:
 
     def receive(self, sequence: Sequence) -> None:
         """Take in a request that arrives now; requests of one instant queue in order of their index."""
-        queue_up(self.ledger.waiting, sequence)
+        waiting = self.ledger.waiting
+        if waiting and waiting[-1].arrival == sequence.arrival:
+            queue_up(waiting, sequence)
+        else:
+            waiting.append(sequence)
         if self._wake is None:
             self._wake = Moment(self.env, 0, self._decide, DECISION)
         elif self._interruptible:

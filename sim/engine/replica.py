@@ -91,6 +91,8 @@ class Replica:
             self._deepest = array("q", tree.deepest.astype(np.int64).tobytes())
             if isinstance(pool, PinnedPrefixes):
                 self._declared = first_segments(trace.segments)
+        more = (self._deepest, self._priority, self._best_of, self._declared or None)
+        self._says_more = any(column is not None for column in more)
 
     def foresee(self, order: npt.NDArray[np.int64]) -> None:
         """Tell a cache that knows the future in which order requests come, to whichever replica (requests,)."""
@@ -103,16 +105,9 @@ class Replica:
         context = self._context
         if longest > context - prompt:
             longest = max(output, context - prompt)
-        path: tuple[Run, ...] = ()
-        if self._deepest is not None and (run := self._deepest[index]) >= 0:
-            path = self._paths[run]
-        sequence = Sequence(index, arrival, prompt, output, longest, path)
-        if self._priority is not None:
-            sequence.priority = self._priority[index]
-        if self._best_of is not None:
-            sequence.best_of = self._best_of[index]
-        if self._declared:
-            sequence.prefix = self._declared[index]
+        sequence = Sequence(index, arrival, prompt, output, longest)
+        if self._says_more:
+            self._describe(sequence)
         tokens = prompt + output
         if tokens > context or prompt > self._longest_prompt or tokens - 1 > self._most_tokens:
             if isinstance(self.ledger.pool, OracleCache):
@@ -120,6 +115,18 @@ class Replica:
             self._refused(index, arrival)
         else:
             self.engine.receive(sequence)
+
+    def _describe(self, sequence: Sequence) -> None:
+        """Add what a trace may say beyond lengths."""
+        index = sequence.index
+        if self._deepest is not None and (run := self._deepest[index]) >= 0:
+            sequence.path = self._paths[run]
+        if self._priority is not None:
+            sequence.priority = self._priority[index]
+        if self._best_of is not None:
+            sequence.best_of = self._best_of[index]
+        if self._declared:
+            sequence.prefix = self._declared[index]
 
     def stalled(self) -> str:
         """Return which request nothing can go on with, and why, as the end of a sentence; "" if there is none."""

@@ -223,11 +223,12 @@ class Ledger(Books):
         cohort.ahead = 1
 
     def _decode(self, blocks: int) -> None:
-        self.decodes = self.cohort.count
-        self.context = self.cohort.context
-        if isinstance(self.cohort, WindowedCohort):
-            self.window_keys = self.cohort.keys()
-        self.cohort.ahead = 1
+        cohort = self.cohort
+        self.decodes = cohort.count
+        self.context = cohort.context
+        if self.limits.window and isinstance(cohort, WindowedCohort):  # the first test is the faster one
+            self.window_keys = cohort.keys()
+        cohort.ahead = 1
         self._taken = blocks
         self.pool.take(blocks)
         if self.guaranteed:
