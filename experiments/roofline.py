@@ -123,6 +123,8 @@ def run(
         roofline_answer.tell(tables)
     if out:
         _draw(tables, out)
+        if not json:
+            print(f"wrote {out}: {', '.join(path.name for path in sorted(out.glob('*.svg')))}")
     return 0
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sim.figures.words import three_digits
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
@@ -35,7 +37,11 @@ def table(first: str, one: pd.DataFrame, second: str, two: pd.DataFrame) -> Tabl
     shown.add_column("second / first", justify="right")
     for row in paired(one, two).to_dict(orient="records"):
         cells = [
-            (f"{1e3 * row[f'seconds_{chip}']:.4g}", f"{100 * row[f'share_{chip}']:.1f} %", str(row[f"bound_by_{chip}"]))
+            (
+                three_digits(1e3 * row[f"seconds_{chip}"]),
+                f"{100 * row[f'share_{chip}']:.1f} %",
+                str(row[f"bound_by_{chip}"]),
+            )
             for chip in (1, 2)
         ]
         ratio = f"{row['seconds_2'] / row['seconds_1']:.2f}" if row["seconds_1"] else ""
@@ -65,11 +71,15 @@ def plot(one: pd.DataFrame, two: pd.DataFrame) -> Figure:
             milliseconds = 1e3 * float(row[f"seconds_{chip}"])
             hue = BOUND_HUES.get(str(row[f"bound_by_{chip}"]), QUIET)
             axes.barh(place + shift, milliseconds, height=0.36, color=hue, alpha=alpha)
-            text = f" {milliseconds:.3g}"
+            text = f" {three_digits(milliseconds)}"
             axes.text(milliseconds, place + shift, text, va="center", size=SMALL - 1, color=INK)
     axes.set_yticks(range(len(shown)), list(shown["operator"]))
     axes.invert_yaxis()
-    axes.set_xlabel(f"ms; whole iterations {1e3 * whole[0]:.4g} and {1e3 * whole[1]:.4g}", color=QUIET, size=MEDIUM)
+    axes.set_xlabel(
+        f"time [ms]; whole iterations {three_digits(1e3 * whole[0])} and {three_digits(1e3 * whole[1])}",
+        color=QUIET,
+        size=MEDIUM,
+    )
     used = {*shown["bound_by_1"], *shown["bound_by_2"]}
     handles = [
         Line2D([], [], color=hue, marker="s", ls="", label=f"bound by {name}")

@@ -62,7 +62,8 @@ def plot(swings: Sequence[Swing], point: float, number: str, subtitle: str) -> F
         for end, hue in ((swing.fast, FAST), (swing.slow, SLOW)):
             axes.barh(place, 1e3 * (end - point), left=1e3 * point, color=hue, height=0.62)
             side = "left" if end > point else "right"
-            text = f" {100 * (end / point - 1):+.0f} % "
+            percent = 100 * (end / point - 1)
+            text = f" {percent:+.0f} % " if abs(percent) >= 0.5 else " <1 % "
             axes.text(1e3 * end, place, text, va="center", ha=side, size=SMALL, color=INK)
     axes.axvline(1e3 * point, color=INK, lw=0.8)
     axes.set_yticks(range(len(shown)), [swing.name for swing in shown])

@@ -109,7 +109,10 @@ class Tail:
             axis=1,
         )
         if not parts.shape[1]:
-            raise ValueError(f"policy {policy}: no request was served; allowed: a model and --context that fit them")
+            raise ValueError(
+                f"policy {policy}: no request was served between warm-up and cool-down; allowed: more requests, and a "
+                "model and --context that fit them"
+            )
         return seconds(parts[:, _slowest(parts)]), seconds(parts)
 
     def slowest(self, policy: str) -> int:
