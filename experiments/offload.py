@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,16 +10,15 @@ import numpy as np
 
 import hardware_profiles
 from experiments.shown.table_experiment import Answer, Flag, Names, check_counts, check_folder, deliver, records
-from experiments.tried.instance import BATCH_TOKENS, BLOCK_TOKENS, Instance, splits
+from experiments.tried.instance import BATCH_TOKENS, Instance, splits
+from experiments.tried.streamed import SEATS, Server, Streamed, card_bytes, hiding, prompt_tokens_per_second
 from hardware_profiles.profile import HardwareProfile
 from sim.physics import precision as formats
-from sim.physics.iteration import IterationModel
-from sim.physics.memory import kv_blocks, resident_weight_bytes_per_device, weight_bytes_per_device
+from sim.physics.memory import weight_bytes_per_device
 from sim.physics.parallelism import Parallelism, allowed_tensor_sizes
 from sim.physics.placement import NVME_BYTES_PER_SECOND, Placement
 from sim.physics.precision import Precision
 from sim.physics.streaming import hiding_tokens
-from sim.physics.totals import Totals, decodes, prompt
 from workloads import models
 from workloads.models.transformer import Transformer
 
@@ -33,9 +30,6 @@ MODELS = ("gpt3-175b", "bloom-176b", "llama-3.1-405b", "mt-nlg-530b", "palm-540b
 CHIPS = ("h800-sxm",)
 STREAMING_CARDS = (1, 8)
 HOLDING_CARDS = (1, 2, 4, 8, 16, 32, 64, 128)
-SEATS = 256
-"""Sequences that an engine decodes at once at most."""
-
 HOLD, HOST, KV_TOO, NVME = "on the cards", "on the host", "on the host, KV too", "on a drive"
 HUES = {HOLD: "#009E73", HOST: "#D55E00", KV_TOO: "#0072B2", NVME: "#CC79A7"}
 
@@ -49,63 +43,6 @@ NOTES = (
     "Published runs of ZeRO-Inference (RTX A6000, 30B to 176B in 4 bits) reach 63 to 87 % of the tokens per second "
     "that this model gives them: their copies come from memory that is not pinned.",
 )
-
-
-@dataclass(frozen=True)
-class Streamed:
-    """A model of which some cards of one server hold a few layers at a time; the counterpart of `Instance`."""
-
-    model: Transformer
-    hardware: HardwareProfile
-    formats: Precision
-    tensor: int
-    placement: Placement
-
-    @property
-    def cards(self) -> int:
-        """All cards."""
-        return self.tensor
-
-    @property
-    def split(self) -> str:
-        """How the cards share the model, in words."""
-        return f"TP {self.tensor}"
-
-    @cached_property
-    def iteration(self) -> IterationModel:
-        """All layers on these cards."""
-        split = Parallelism(self.tensor)
-        return IterationModel(self.model, self.hardware, self.formats, split, placement=self.placement)
-
-    def room(self, context_tokens: int, sequences: int = SEATS) -> int:
-        """Return how many sequences fit at once; see `Instance.room`."""
-        if self.placement.kv_on == "host":
-            return sequences
-        try:
-            blocks = kv_blocks(
-                self.model,
-                self.hardware,
-                self.formats,
-                Parallelism(self.tensor),
-                block_size=BLOCK_TOKENS,
-                max_tokens=BATCH_TOKENS,
-                max_samples=sequences,
-                placement=self.placement,
-            )
-        except ValueError:
-            return 0
-        return blocks // -(-context_tokens // BLOCK_TOKENS)
-
-    def tpot_seconds(self, context_tokens: int, sequences: int = 1) -> float:
-        """Return the time of a further token while `sequences` decode at `context_tokens` each [s]."""
-        return float(self.iteration.seconds(decodes(sequences, context_tokens, self.iteration.window)))
-
-    def ttft_seconds(self, prompt_tokens: int) -> float:
-        """Return the time of the first token of one prompt, alone [s]."""
-        return float(self.iteration.seconds(prompt(prompt_tokens, window=self.iteration.window)))
-
-
-Server = Instance | Streamed
 
 
 def offload(
@@ -311,7 +248,7 @@ def _row(where: str, server: Server, context: int, prompt_tokens: int) -> dict[s
     batch = min(SEATS, room)
     tpot = server.tpot_seconds(context, batch)
     placement = server.iteration.placement
-    at_once = max(prompt_tokens, min(_hiding(server), room * context)) // prompt_tokens
+    at_once = max(prompt_tokens, min(hiding(server), room * context)) // prompt_tokens
     return {
         "model": server.model.name,
         "chip": server.hardware.name,
@@ -319,7 +256,7 @@ def _row(where: str, server: Server, context: int, prompt_tokens: int) -> dict[s
         "weights": where,
         "cards": server.cards,
         "split": server.split,
-        "card_bytes": _card_bytes(server),
+        "card_bytes": card_bytes(server),
         "host_bytes": 0.0 if where == HOLD else weight_bytes_per_device(server.model, server.formats, Parallelism()),
         "room_sequences": room,
         "hiding_tokens": hiding_tokens(server.iteration) if placement.weights_from != "device" else 0,
@@ -331,35 +268,8 @@ def _row(where: str, server: Server, context: int, prompt_tokens: int) -> dict[s
         "tokens_per_second_per_card": batch / tpot / server.cards,
         "card_seconds_per_token": server.cards * tpot / batch,
         "prompts_at_once": at_once,
-        "prompt_tokens_per_second_per_card": _prompts_per_second(server, prompt_tokens, at_once) / server.cards,
+        "prompt_tokens_per_second_per_card": prompt_tokens_per_second(server, prompt_tokens, at_once) / server.cards,
     }
-
-
-def _card_bytes(server: Server) -> float:
-    if isinstance(server, Streamed):
-        split = Parallelism(server.tensor)
-        return resident_weight_bytes_per_device(server.model, server.formats, split, server.placement)
-    return weight_bytes_per_device(server.model, server.formats, server.parallelism)
-
-
-def _hiding(server: Server) -> int:
-    """Return the new tokens of an iteration of prompts: what hides a transfer, without one the engine's usual batch."""
-    return hiding_tokens(server.iteration) if isinstance(server, Streamed) else BATCH_TOKENS
-
-
-def _prompts_per_second(server: Server, tokens: int, prompts: int) -> float:
-    """Return the prompt tokens of so many equal prompts by the time they take together, stages kept busy [token/s]."""
-    one = prompt(tokens, window=server.iteration.window)
-    seen = None if one.window_pairs is None else prompts * np.asarray(one.window_pairs)
-    together = Totals(
-        tokens=prompts * tokens,
-        samples=prompts,
-        prefill_tokens=prompts * tokens,
-        prefill_pairs=prompts * np.asarray(one.prefill_pairs),
-        window_pairs=seen,
-    )
-    stages = server.pipeline if isinstance(server, Instance) else 1
-    return stages * prompts * tokens / float(server.iteration.seconds(together))
 
 
 def _curve(where: str, server: Server, context: int, most: int) -> pd.DataFrame:
