@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hardware_profiles.profile import HardwareProfile
+from sim.physics.collectives import SERVER_DEVICES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +33,7 @@ _ATTENTION = {
     "num_heads": "n_heads",
     "num_key_value_heads": "n_kv",
 }
+_COMM = {"op_name": "op", "num_gpus": "world", "allreduce_dtype": "dtype", "nccl_dtype": "dtype"}
 _FILES = {
     "gemm_perf": ("gemm_grid", {"gemm_dtype": "dtype", "kernel_source": "kernel"}),
     "context_attention_perf": ("attention_grid", _ATTENTION),
@@ -44,8 +46,14 @@ _FILES = {
             "distribution": "dist",
         },
     ),
+    "custom_allreduce_perf": ("comm", _COMM),
+    "nccl_perf": ("comm", _COMM),
 }
 """File -> canonical table, and the names of its columns there."""
+
+_BACKENDS = ("vllm", "trtllm", "nccl")
+_ELEMENT_BYTES = 2.0
+"""Bytes of an element of a message in 16 bits, in which the package counts; others tell the same again."""
 
 
 def read(chip: HardwareProfile, data: Path | None = None) -> dict[str, pd.DataFrame]:
@@ -71,7 +79,12 @@ def read(chip: HardwareProfile, data: Path | None = None) -> dict[str, pd.DataFr
     for (file, backend), path in _newest(root / system).items():
         table, names = _FILES[file]
         frame = pd.read_parquet(path).rename(columns=names)
-        frame = frame.assign(hw=chip.name, backend=f"{backend}-{path.parent.name}", us=1e3 * frame["latency"])
+        # Of all-reduces vLLM's files tell whether they were called eagerly or from a graph.
+        label = frame["backend"] if table == "comm" and "backend" in frame else backend
+        frame = frame.assign(hw=chip.name, us=1e3 * frame["latency"]).assign(backend=label)
+        frame["backend"] += f"-{path.parent.name}"
+        if table == "comm":
+            frame = _collectives(frame, chip)
         if table == "attention_grid":
             frame = _attention(frame, decodes=file.startswith("generation"))
         parts.setdefault(table, []).append(frame[frame["us"] > 0])
@@ -86,13 +99,20 @@ def _attention(frame: pd.DataFrame, *, decodes: bool) -> pd.DataFrame:
     return full.assign(phase=phase, q_len=new, kv_len=length)
 
 
+def _collectives(frame: pd.DataFrame, chip: HardwareProfile) -> pd.DataFrame:
+    """Add the bytes of every message, and how many devices stand in a server or a wider domain."""
+    wide = frame[frame["dtype"].isin(["bfloat16", "half"])]
+    together = wide["world"].clip(upper=max(SERVER_DEVICES, chip.devices_per_domain))
+    return wide.assign(bytes=_ELEMENT_BYTES * wide["message_size"], per_node=together)
+
+
 def _newest(system: Path) -> dict[tuple[str, str], Path]:
     """Return (file, backend) -> path of the highest version; folders are ``<operator>/<backend>/<version>``."""
     found: dict[tuple[str, str], Path] = {}
     for file in _FILES:
         for path in sorted(system.glob(f"*/*/*/{file}.parquet"), key=_version):
             found[file, path.parent.parent.name] = path
-    return {key: path for key, path in found.items() if key[1] in ("vllm", "trtllm")}
+    return {key: path for key, path in found.items() if key[1] in _BACKENDS}
 
 
 def _version(path: Path) -> list[tuple[int, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -190,14 +191,29 @@ def test_tables_of_the_package_are_read_as_canonical_ones(tmp_path: Path) -> Non
     folder = tmp_path / "l40s" / "attention" / "vllm" / "0.10.0"
     folder.mkdir(parents=True)
     pd.DataFrame(attention).to_parquet(folder / "generation_attention_perf.parquet")
+    message = {"op_name": "all_reduce", "num_gpus": 4, "message_size": [128, 1024], "latency": [0.005, 0.02]}
+    calls = {"backend": ["vllm_graph", "vllm_eager"], "allreduce_dtype": "bfloat16"}
+    _store(tmp_path / "l40s/comm/vllm/0.10.0/custom_allreduce_perf.parquet", message | calls)
+    _store(tmp_path / "l40s/comm/nccl/2.27.3/nccl_perf.parquet", message | {"nccl_dtype": ["half", "int8"]})
     tables = aiconfigurator.read(load_hardware("l40s"), tmp_path)
     assert tables["gemm_grid"]["us"].to_numpy() == pytest.approx(ours["us"].to_numpy())  # the newest version
     decode = tables["attention_grid"]
     assert decode[["phase", "batch", "q_len", "kv_len", "kv_dtype"]].to_numpy().tolist() == [
         ["decode", 2, 1, 100, "fp8"]
     ]
+    collectives = tables["comm"][["backend", "op", "world", "per_node", "bytes", "us"]].to_numpy().tolist()
+    assert sorted(collectives) == [
+        ["nccl-2.27.3", "all_reduce", 4, 4, 256.0, 5.0],
+        ["vllm_eager-0.10.0", "all_reduce", 4, 4, 2048.0, 20.0],
+        ["vllm_graph-0.10.0", "all_reduce", 4, 4, 256.0, 5.0],
+    ]
     for name, table in tables.items():
         assert set(COLUMNS[name]) <= {*table.columns, "kernel"}
         assert all(isinstance(each, Group) for each in READERS[name](table))
     with pytest.raises(ValueError, match=r"has no tables of NVIDIA H200.*those of l40s"):
         aiconfigurator.read(load_hardware("h200-sxm"), tmp_path)
+
+
+def _store(path: Path, columns: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True)
+    pd.DataFrame(columns).to_parquet(path)
