@@ -58,7 +58,7 @@ class Totals:
 def decodes(sequences: npt.ArrayLike, context: npt.ArrayLike, window: int | None = None) -> Totals:
     """Return the totals of so many decoding sequences of equal context, each with its new token.
 
-    >>> decodes(2, 100, window=64).window_decode_kv_tokens
+    >>> float(decodes(2, 100, window=64).window_decode_kv_tokens)
     128.0
     """
     count, keys = np.asarray(sequences), np.asarray(context)
@@ -75,7 +75,7 @@ def decodes(sequences: npt.ArrayLike, context: npt.ArrayLike, window: int | None
 def prompt(tokens: npt.ArrayLike, cached: npt.ArrayLike = 0, window: int | None = None) -> Totals:
     """Return the totals of the last, or only, chunk of one prompt, of `tokens` tokens behind `cached` ones.
 
-    >>> prompt(4).prefill_pairs, prompt(4, window=2).window_pairs
+    >>> float(prompt(4).prefill_pairs), float(prompt(4, window=2).window_pairs)
     (10.0, 7.0)
     """
     new, before = np.asarray(tokens, dtype=np.float64), np.asarray(cached, dtype=np.float64)
