@@ -35,6 +35,9 @@ FORMATS = {
 }
 """Number formats of the tables, as this project names them; block scales are not told apart."""
 
+EAGER = {("vllm", "fp8_block")}
+"""(stack, number format) whose products aiconfigurator-core 0.12.0 timed without CUDA graphs."""
+
 GEMM_16BIT: Goals = (15, 8)
 GEMM_8BIT: Goals = (20, 12)
 ATTENTION: Goals = (35, 10)
@@ -112,7 +115,9 @@ def _gemm(chip: HardwareProfile, rows: pd.DataFrame) -> Found:
     label = f"{first.backend} {first['dtype']}"
     stack = stack_of(str(first.backend))
     shape = folds(rows, ("m", "n", "k"))
-    return [Group("gemm_grid", str(first.hw), label, chip, stack, constant, goals, seconds, us / 1e6, shape)]
+    # Not fitted: products that were called eagerly, of which the smallest waits 55 us for the host (H200).
+    fitted = "" if (stack, str(first["dtype"])) in EAGER else constant
+    return [Group("gemm_grid", str(first.hw), label, chip, stack, fitted, goals, seconds, us / 1e6, shape)]
 
 
 def _attention(chip: HardwareProfile, rows: pd.DataFrame) -> Found:

@@ -87,6 +87,16 @@ def test_products_whose_input_comes_narrow_say_nothing_about_the_pass(tmp_path: 
     assert calibration.calibrated(tmp_path / "l40s.toml") == ("gemm_8bit",)
 
 
+def test_products_that_waited_for_the_host_are_scored_and_not_fitted(tmp_path: Path) -> None:
+    graphs, block = (eight_bit(TRUE, generic().quantise, "made up").assign(dtype=name) for name in ("fp8", "fp8_block"))
+    eager = block.assign(us=block["us"] + 50)
+    pd.concat([graphs, eager]).to_parquet(tmp_path / "gemm_grid.parquet")
+    assert run("l40s", str(tmp_path), out=tmp_path / "l40s.toml") == 0
+    assert calibration.read(tmp_path / "l40s.toml")[0].gemm_8bit.launch_seconds == pytest.approx(6e-6, rel=0.03)
+    found = READERS["gemm_grid"](read(tmp_path)["gemm_grid"])
+    assert [len(each.measured_seconds) for each in found if isinstance(each, Group)] == [len(graphs), len(eager)]
+
+
 def test_a_chip_of_ones_own_is_calibrated_by_the_path_of_its_file(tmp_path: Path) -> None:
     chip = tmp_path / "mine.toml"
     shipped = Path(hardware_profiles.__file__).parent / "chips" / "l40s.toml"
