@@ -53,6 +53,7 @@ NOTES = (
     "last; with everything kept, all is found that was written before. Both are caches that no server can have.",
     f"Conversations: {TURNS:g} turns on average, {THINK_SECONDS:g} s of thought between them, begun at "
     f"{CONVERSATIONS_PER_SECOND:g} per second behind {SHARED_TOKENS} shared tokens; each turn repeats what was said.",
+    "Where first tokens take minutes the machine is overloaded: compare what is found and the GPU time, not latencies.",
 )
 
 
