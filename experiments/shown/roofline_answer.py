@@ -42,11 +42,14 @@ def plot(frame: pd.DataFrame) -> Figure:
     axes.set_ylim(reached.min() / 3, peaks[-1] * 2)
     for roof in roofs:
         axes.plot(roof[:, 0], roof[:, 1], color=INK, lw=1.2)
+    rate, peak = frame.attrs["built"].rates["gemm"]
+    reachable = np.minimum(x * bandwidth * rate.memory, peak * rate.compute)
+    axes.plot(x, reachable, color=INK, lw=1.0, ls=(0, (4, 3)), gid="reachable")
     axes.set_xlabel("flops per byte of device memory", color=QUIET, size=MEDIUM)
     axes.set_ylabel("flop/s", color=QUIET, size=MEDIUM)
     axes.grid(True, color=RULE, lw=0.4)
     order = work.assign(reached=reached).sort_values("reached", ascending=False).to_dict(orient="records")
-    for row, height in zip(order, np.linspace(0.97, 0.35, len(order)), strict=True):
+    for row, height in zip(order, np.linspace(0.97, 0.42, len(order)), strict=True):
         hue, point = BOUND_HUES[row["bound_by"]], (row["intensity"], row["reached"])
         axes.scatter(*point, s=20 + 500 * row["share"], color=hue, alpha=0.85, linewidths=0)
         label = f"{row['operator']} {100 * row['share']:.0f} %"
@@ -54,7 +57,7 @@ def plot(frame: pd.DataFrame) -> Figure:
         axes.annotate(
             label, point, xytext=(1.04, height), textcoords="axes fraction", size=SMALL, color=INK, arrowprops=line
         )
-    _legend(axes, work, (1.02, 0.0))
+    _legend(axes, work, (1.02, 0.0), ceilings=True)
     return figure
 
 
@@ -85,14 +88,17 @@ def waterfall(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def _legend(axes: Axes, frame: pd.DataFrame, place: tuple[float, float]) -> None:
-    """Say which colour stands for which bound, at a place given in shares of the axes."""
+def _legend(axes: Axes, frame: pd.DataFrame, place: tuple[float, float], *, ceilings: bool = False) -> None:
+    """Say which colour stands for which bound, and which line for what, at a place given in shares of the axes."""
     from matplotlib.lines import Line2D
 
-    from sim.figures.style import SMALL
+    from sim.figures.style import INK, SMALL
 
     shown = [name for name in BOUND_HUES if (frame["bound_by"] == name).any()]
     handles = [Line2D([], [], color=BOUND_HUES[name], marker="s", ls="", label=f"bound by {name}") for name in shown]
+    if ceilings:
+        handles.append(Line2D([], [], color=INK, lw=1.2, label="datasheet"))
+        handles.append(Line2D([], [], color=INK, lw=1.0, ls=(0, (4, 3)), label="within reach of\nmatrix products"))
     axes.legend(handles=handles, frameon=False, fontsize=SMALL, loc="lower left", bbox_to_anchor=place)
 
 
