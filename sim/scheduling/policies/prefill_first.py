@@ -11,7 +11,8 @@ def prefill_first(ledger: Ledger) -> None:
     An iteration is either a batch of prompts or a batch of decodes, so a stream of arrivals makes running requests
     pause. Nothing is reserved for replies: under pressure the newest request is preempted and recomputed.
     Requests with several replies are swapped out instead, and come back before any prompt is computed.
-    Exception to "nobody is lost": a request that outgrows the whole pool is given up (`ignored`), as vLLM does.
+    Exceptions to "nobody is lost": a request that outgrows the whole pool is given up (`ignored`), as vLLM does; one
+    that is swapped out and has outgrown the pool never comes back, and holds up all prompts (`stalled`).
     """
     while ledger.waiting and not ledger.swapped:
         head = ledger.waiting[0]

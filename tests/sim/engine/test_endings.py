@@ -149,3 +149,10 @@ def test_no_run_goes_on_for_ever_even_where_nothing_is_checked(trace, machine, c
     assert found[0].outcome.tolist() == found[1].outcome.tolist()
     assert found[0].remarks == found[1].remarks
     assert bool(found[0].remarks) == bool(np.isin(found[0].outcome, (IGNORED, STALLED)).any())
+
+
+def test_a_request_that_outgrows_the_pool_while_swapped_holds_up_those_behind_it() -> None:
+    tight = Limits(blocks=12, block_tokens=1, sequences=1, context=96)
+    outcome = replay(requests((4, 31), (3, 17)), tight, SCHEDULERS["prefill_first_swap"], CLOCK)
+    assert outcome.outcome.tolist() == [STALLED] * 2
+    assert "swapped out" in outcome.remarks[0]

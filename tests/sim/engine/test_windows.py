@@ -65,7 +65,8 @@ def test_every_iteration_costs_what_its_tokens_see_one_by_one_and_stretches_add_
                 count = len(batch) if scheduler.to_end else ledger.decodes
                 rows = [max(batch)] * count if scheduler.pads else batch
                 context, seen = sum(rows) - count, sum(min(tokens, window) for tokens in rows)
-            costs.append(clock.iteration(0, 0, 0, 0, count, context, window_keys=seen))
+            moved = clock.host_block_ticks * ledger.moved_blocks
+            costs.append(clock.iteration(0, 0, 0, 0, count, context, window_keys=seen) + moved)
 
     options = {"prefix_cache": server.cache, "asynchronous": server.asynchronous}
     stepped = replay(trace, bounds, replace(scheduler, policy=policy), clock, coast=False, **options).iterations
