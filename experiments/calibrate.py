@@ -18,8 +18,7 @@ from experiments.scoreboard.score import READERS
 from experiments.shown.table_experiment import Flag
 from hardware_profiles import load as load_hardware
 from hardware_profiles.profile import HardwareProfile
-from sim.physics.calibration import STACKS
-from sim.physics.efficiency import Efficiency, generic
+from sim.physics.efficiency import STACKS, Efficiency, generic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,9 +108,9 @@ def _of_server(chip: HardwareProfile, seen: ClientRun, server: Server, out: Path
 
 
 def calibrated(groups: Sequence[Group]) -> list[tuple[Fit, str]]:
-    """Fit every constant that the groups say something about, each with the table it rests on."""
+    """Fit every constant that the groups of a kernel library tell of, each with the table it rests on."""
     fits: list[tuple[Fit, str]] = []
-    base = generic()
+    base = generic(stack=groups[0].stack)
     for constant in dict.fromkeys(group.constant for group in groups if group.constant):
         mine = [group for group in groups if group.constant == constant]
         table = next(name for name in PREFERRED if any(group.table == name for group in mine))
@@ -162,7 +161,7 @@ def _document(chip: HardwareProfile, stack: str, fits: list[tuple[Fit, str]], li
             "held_out_p90_pct": p90,
             "held_out_bias_pct": bias,
         }
-        table |= _entries(result, entry)
+        table |= _entries(result, entry, generic(stack=stack))
         if TILE in result.names:
             tiles = [round(numbers[-1]) for numbers in (result.numbers, *result.fold_numbers)]
             parts = [{"tokens": tile} for tile in tiles[1:]]
@@ -170,9 +169,8 @@ def _document(chip: HardwareProfile, stack: str, fits: list[tuple[Fit, str]], li
     return tomli_w.dumps(table)
 
 
-def _entries(result: Fit, entry: dict[str, Any]) -> dict[str, Any]:
+def _entries(result: Fit, entry: dict[str, Any], base: Efficiency) -> dict[str, Any]:
     """Return a constant as it stands in the file, and the pass that quantises if it was fitted with it."""
-    base = generic()
     whole, *parts = (result.apply(base, numbers) for numbers in (result.numbers, *result.fold_numbers))
     constants = [result.constant, "quantise"] if QUANTISE_MEMORY in result.names else [result.constant]
     return {

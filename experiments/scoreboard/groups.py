@@ -29,7 +29,7 @@ class Group:
     Attributes
     ----------
     table, hardware, model : labels; `hardware` as the table writes it.
-    chip, stack : profile, and whose kernels ran (see `sim.physics.calibration.STACKS`).
+    chip, stack : profile, and whose kernels ran (see `sim.physics.efficiency.STACKS`).
     constant : field of `Efficiency` that these rows say something about; "" for sums of operators.
     goals : see `Goals`.
     seconds : the cost model under given constants, shape (rows,) [s].

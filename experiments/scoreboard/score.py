@@ -78,7 +78,7 @@ def rows_of(found: Found) -> list[Row]:
 def _levels(group: Group) -> list[Row]:
     rows = [
         _row(group, "datasheet", group.seconds(datasheet()), None),
-        _row(group, "generic", group.seconds(generic(group.chip)), group.goals[0]),
+        _row(group, "generic", group.seconds(generic(group.chip, group.stack)), group.goals[0]),
     ]
     calibrated = held_out_seconds(group)
     return rows if calibrated is None else [*rows, _row(group, "calibrated", calibrated, group.goals[1])]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.physics.efficiency import RATES, Efficiency, generic
+from sim.physics.efficiency import RATES, STACKS, Efficiency, generic
 from sim.physics.iteration import IterationModel
 from sim.physics.roofline import CACHED, CACHING, Floats, Rate
 from sim.physics.totals import Totals
@@ -88,6 +88,9 @@ KNOBS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
 """What moves the reached compute, the reached memory and the launch of a rate; 8-bit kernels move with their kind."""
 
 EIGHT_BIT = "8-bit kernels"
+
+UNFITTED = (generic(), *(generic(stack=stack) for stack in STACKS))
+"""Constants that differ from all of these were calibrated."""
 
 DRAWS = 200
 
@@ -180,8 +183,8 @@ def constants_at(centre: Efficiency, positions: Mapping[str, float]) -> tuple[Ef
     """
     if unknown := sorted(positions.keys() - INTERVALS.keys()):
         raise ValueError(f"uncertain constants {', '.join(unknown)}; allowed are {', '.join(INTERVALS)}")
-    unfitted, is_calibrated = generic(), centre.level.startswith("calibrated")
-    middle = unfitted.gemm if is_calibrated else centre.gemm
+    is_calibrated = centre.level.startswith("calibrated")
+    middle = generic().gemm if is_calibrated else centre.gemm
 
     def factor(name: str, fitted: bool) -> float:
         if name not in positions:
@@ -194,14 +197,14 @@ def constants_at(centre: Efficiency, positions: Mapping[str, float]) -> tuple[Ef
     changed: dict[str, Any] = {}
     for field in RATES:
         rate, kind = getattr(centre, field), field.removesuffix("_8bit")
-        is_fitted = is_calibrated and rate != getattr(unfitted, field)
+        is_fitted = is_calibrated and all(rate != getattr(known, field) for known in UNFITTED)
         compute, memory, launch = (factor(name, is_fitted) for name in KNOBS[kind])
         if field != kind:
             narrow = factor(EIGHT_BIT, is_fitted)
             compute, memory = compute * narrow, memory * narrow
         most = CACHED if kind in CACHING else 1.0
         changed[field] = _scaled(rate, compute, memory, launch, most)
-    fast = factor("NVLink", is_calibrated and centre.links.ring != unfitted.links.ring)
+    fast = factor("NVLink", is_calibrated and all(centre.links.ring != known.links.ring for known in UNFITTED))
     pcie = factor("PCIe", is_calibrated and centre.links.pcie_measured)
     links = _scaled_links(centre, fast, pcie)
     host = factor("host", is_calibrated and centre.host_seconds is not None)

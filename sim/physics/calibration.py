@@ -10,13 +10,10 @@ from typing import Any
 
 from hardware_profiles import load as load_hardware
 from hardware_profiles.profile import HardwareProfile
-from sim.physics.efficiency import RATES, Efficiency, Links, Nccl, datasheet, generic
+from sim.physics.efficiency import RATES, STACKS, Efficiency, Links, Nccl, datasheet, generic
 from sim.physics.roofline import Rate
 
 LEVELS = ("datasheet", "generic", "calibrated")
-STACKS = ("vllm", "trtllm")
-"""Kernel libraries with constants of their own, in order of preference."""
-
 FOLDS = 5
 """Parts into which measured rows are divided; the constants of fold i were fitted without part i."""
 
@@ -38,7 +35,8 @@ def load(level: str, hardware: str | HardwareProfile, stack: str | None = None) 
     Parameters
     ----------
     level : one of `LEVELS`, or the path of a TOML file that `python -m experiments.run calibrate` wrote.
-    stack : one of `STACKS`; None takes the first there is. Operators without calibration keep the generic constants.
+    stack : one of `STACKS`; None takes the first that was calibrated, or generic constants between both. Operators
+        without calibration keep the generic constants.
 
     Raises
     ------
@@ -55,7 +53,7 @@ def load(level: str, hardware: str | HardwareProfile, stack: str | None = None) 
             f"efficiency {level!r} is unknown; allowed are {', '.join(LEVELS)}, or a calibrated .toml file"
         )
     if level != "calibrated":
-        return datasheet() if level == "datasheet" else generic(_profile(hardware))
+        return datasheet() if level == "datasheet" else generic(_profile(hardware), stack)
     name = _profile(hardware).name
     path = find(name, stack)
     if path is None:
@@ -90,7 +88,8 @@ def read(path: Path) -> tuple[Efficiency, ...]:
     constants = {name: value for name, value in table.items() if isinstance(value, dict) and name != SERVER}
     measured = f"calibrated: {', '.join(constants)} on {table.get('title', path.stem)}"
     try:
-        return tuple(replace(_with(constants, fold), level=measured) for fold in (None, *range(FOLDS)))
+        base = replace(generic(stack=table.get("stack")), level=measured)
+        return tuple(_with(base, constants, fold) for fold in (None, *range(FOLDS)))
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -111,7 +110,7 @@ def _table(path: Path) -> dict[str, Any]:
     return table
 
 
-def _with(constants: Mapping[str, Mapping[str, Any]], fold: int | None) -> Efficiency:
+def _with(base: Efficiency, constants: Mapping[str, Mapping[str, Any]], fold: int | None) -> Efficiency:
     values: dict[str, Any] = {}
     for name, entry in constants.items():
         numbers = entry if fold is None else {**entry, **entry["folds"][fold]}
@@ -119,11 +118,11 @@ def _with(constants: Mapping[str, Mapping[str, Any]], fold: int | None) -> Effic
             values[name] = int(numbers["tokens"])
         elif name == "links":
             given = {key: numbers[key] for key in _LINK_FIELDS if key in numbers}
-            values[name] = replace(generic().links, **given)
+            values[name] = replace(base.links, **given)
         elif name == "host":
             values["host_seconds"] = float(numbers["seconds"])
         elif name == "nccl":
             values[name] = Nccl(**{key: numbers[key] for key in _NCCL_FIELDS}, source=str(entry["source"]))
         else:
             values[name] = Rate(**{key: numbers[key] for key in _RATE_FIELDS}, source=str(entry["source"]))
-    return replace(generic(), **values)
+    return replace(base, **values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from hardware_profiles.profile import HardwareProfile
@@ -117,11 +117,17 @@ HALVED = 3.5
 """An int8 peak so many times the 16-bit one tells that products that accumulate in 32 bits run at half rate."""
 
 
-def generic(hardware: HardwareProfile | None = None) -> Efficiency:
+STACKS = ("vllm", "trtllm")
+"""Kernel libraries with constants of their own, in order of preference."""
+
+
+def generic(hardware: HardwareProfile | None = None, stack: str | None = None) -> Efficiency:
     """Return constants for a GPU that nobody calibrated: about 9-12 % off per iteration on dense models.
 
     Parameters
     ----------
+    stack : one of `STACKS`, whose kernels run; None takes what lies between them. Some kernels differ more between
+        libraries than between chips: see `generic_of_stack`.
     hardware : the chip. Where its matrix units run at half rate when they accumulate in 32 bits, as on GeForce boards,
         neither power nor operands hold them back, and they reach nearly all of that half (.97 on an RTX 4090, in layer
         tables of LLMServingSim, MIT). None and all others: what data-centre boards reach.
@@ -130,7 +136,7 @@ def generic(hardware: HardwareProfile | None = None) -> Efficiency:
     experts = Rate(30e-6, 0.40, 0.80, f"{GRIDS}; the launch covers gating, sorting and the weighted sum")
     prefill = Rate(12e-6, 0.50, 0.25, f"{GRIDS}; bytes are the chunk's own queries, keys, values, results")
     decode = Rate(10e-6, 0.50, 0.80, f"{GRIDS}; compute as in prefill, it binds with latent attention only")
-    return Efficiency(
+    constants = Efficiency(
         level="generic",
         gemm=Rate(4.3e-6, reached, 0.86, f"{GRIDS}: joint fit to A100, H100, RTX PRO 6000", sharpness=1.75),
         gemm_8bit=Rate(
@@ -162,6 +168,20 @@ def generic(hardware: HardwareProfile | None = None) -> Efficiency:
         ),
         nccl=Nccl(6.8e-6, 0.80e-6, 0.34, 0.71, "NCCL 2.27 on A100 and H100 (aiconfigurator-core 0.12.0, Apache-2.0)"),
     )
+    return constants if stack is None else replace(constants, **generic_of_stack(stack))
+
+
+def generic_of_stack(stack: str) -> dict[str, Any]:
+    """Return the generic constants that a kernel library has of its own, by field of `Efficiency`.
+
+    Raises
+    ------
+    ValueError
+        The library is unknown.
+    """
+    if stack not in STACKS:
+        raise ValueError(f"stack {stack!r} is unknown; allowed are {', '.join(STACKS)}")
+    return {}
 
 
 def _halves(hardware: HardwareProfile) -> bool:
