@@ -130,6 +130,9 @@ class Books:
         self.pads = False
         self.spare_blocks = 0
         self.window_pairs = self.window_cached = self.window_keys = 0
+        self.preempted: list[Sequence] = []
+        self.ignored: list[Sequence] = []
+        self.held: list[Sequence] = []
         self._admissions = 0
         self._most_prompt_tokens = min(limits.tokens, limits.context)
         self._most_tokens = (limits.blocks - limits.watermark_blocks) * limits.block_tokens
@@ -138,9 +141,12 @@ class Books:
     def begin(self) -> None:
         """Forget the last iteration."""
         self.chunks: list[tuple[Sequence, int]] = []
-        self.preempted: list[Sequence] = []
-        self.ignored: list[Sequence] = []
-        self.held: list[Sequence] = []
+        if self.preempted:
+            self.preempted = []
+        if self.ignored:
+            self.ignored = []
+        if self.held:
+            self.held = []
         self.decodes = self.context = 0
         self.samples = self.new_tokens = self.cached_context = self.pairs = 0
         if self.limits.window:

@@ -159,6 +159,8 @@ class Cohort:
 
     def demand(self, iterations: int) -> int:
         """Return the new KV blocks that the next `iterations` iterations need."""
+        if iterations == 1:
+            return self._demand[self.iteration % self.block_tokens]
         cycles, rest = divmod(iterations, self.block_tokens)
         blocks = cycles * self.count
         if rest:
@@ -168,8 +170,8 @@ class Cohort:
 
     def covered(self, blocks: int, most: int) -> int:
         """Return the largest number of iterations, up to `most`, that need no more than `blocks` new blocks."""
-        if self.demand(most) <= blocks:
-            return most
+        if self.count * (most // self.block_tokens + 1) <= blocks or self.demand(most) <= blocks:
+            return most  # the first test is the faster one
         low, high = 0, most
         while high - low > 1:
             middle = (low + high) // 2

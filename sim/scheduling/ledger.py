@@ -187,9 +187,9 @@ class Ledger(Books):
         """
         cohort, pool = self.cohort, self.pool
         while cohort.count:
-            newest = cohort.newest()
             blocks = cohort.demand(1)
-            if blocks - (cohort.computed(newest) % cohort.block_tokens == 0) < pool.free:
+            newest = None if blocks < pool.free else cohort.newest()
+            if newest is None or blocks - (cohort.computed(newest) % cohort.block_tokens == 0) < pool.free:
                 self._decode(blocks)
                 return
             is_behind = bool(self.partial) and self.partial[-1].serial > newest.serial
