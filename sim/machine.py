@@ -39,7 +39,12 @@ class Machine:
     @property
     def flags(self) -> tuple[str, ...]:
         """Sentences that must stand beside every time measured on this machine."""
-        return self.model.flags
+        shape, found = self.model.model, self.model.flags
+        if not self.model.window:
+            return found
+        kept = f"KV blocks hold whole contexts in all {shape.layers} layers, {shape.window_layers} of which see only "
+        whole = f"{self.model.window:,} tokens; an engine with blocks of their own for those holds more requests"
+        return (*found, kept + whole)
 
     @property
     def devices(self) -> int:

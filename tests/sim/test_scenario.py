@@ -57,3 +57,9 @@ def test_without_cuda_graphs_an_iteration_takes_as_long_as_its_kernels_are_start
     assert np.nanmin(graphs.tpot_seconds) < least <= np.nanmin(eager.tpot_seconds)
     slower = simulate(replace(fast, cuda_graphs=False, least_iteration_seconds=0.05))
     assert np.nanmin(slower.tpot_seconds) >= 0.05
+
+
+def test_a_machine_says_where_its_kv_blocks_hold_what_nobody_will_read():
+    (flag,) = Scenario(model="gemma-2-2b", hardware="h100-sxm").machine.flags
+    assert "all 26 layers, 13 of which see only 4,096 tokens" in flag
+    assert not Scenario(model="llama-3.1-8b", hardware="h100-sxm").machine.flags
