@@ -76,7 +76,8 @@ class Candidate:
             If the system cannot do what is asked.
         """
         chip = hardware_profiles.load(self.chip)
-        constants = calibration.load(efficiency, chip)
+        kernels = systems.load(self.system).kernels if self.system else None
+        constants = calibration.load(efficiency, chip, kernels)
         if self.system is None:
             return Scenario(
                 hardware=chip,

@@ -89,7 +89,7 @@ def held_out_seconds(group: Group) -> Floats | None:
 
     None where nobody calibrated the chip for these operators.
     """
-    path = calibration.find(group.chip.name, group.stack) or calibration.find(group.chip.name)
+    path = calibration.find(group.chip.name, group.stack)
     sums = group.table in ("iteration", "attention_mixed")
     if path is None or (not sums and group.constant not in _names(path)):
         return None

@@ -35,8 +35,8 @@ def load(level: str, hardware: str | HardwareProfile, stack: str | None = None) 
     Parameters
     ----------
     level : one of `LEVELS`, or the path of a TOML file that `python -m experiments.run calibrate` wrote.
-    stack : one of `STACKS`; None takes the first that was calibrated, or generic constants between both. Operators
-        without calibration keep the generic constants.
+    stack : one of `STACKS`, whose kernels run. What was calibrated with other kernels alone is taken as it is, and so
+        is what comes first for None; operators without calibration keep the generic constants.
 
     Raises
     ------
@@ -66,8 +66,8 @@ def _profile(hardware: str | HardwareProfile) -> HardwareProfile:
 
 
 def find(hardware: str, stack: str | None = None) -> Path | None:
-    """Return the shipped file for a chip, of that stack or of the first there is; None where there is none."""
-    paths = (CALIBRATED / f"{hardware}-{name}.toml" for name in ((stack,) if stack else STACKS))
+    """Return the shipped file for a chip, of that stack or else of the first there is; None where there is none."""
+    paths = (CALIBRATED / f"{hardware}-{name}.toml" for name in (*((stack,) if stack else ()), *STACKS))
     return next((path for path in paths if path.is_file()), None)
 
 

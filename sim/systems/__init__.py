@@ -11,6 +11,7 @@ from typing import Any
 import hardware_profiles
 from hardware_profiles.profile import HardwareProfile
 from sim.physics import precision as precisions
+from sim.physics.efficiency import generic
 from sim.physics.mixed_attention import ONE_KERNEL_CHIPS
 from sim.scenario import Scenario
 from sim.scheduling.schedulers import SCHEDULERS, Scheduler
@@ -122,6 +123,7 @@ def scenario(
         front_end_seconds=overheads.front_end_seconds,
         flash_attention=system.has("flash_attention"),
         one_attention_kernel=system.one_attention_kernel and chip.name in ONE_KERNEL_CHIPS,
+        efficiency=generic(chip, system.kernels),
     )
 
 

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from hardware_profiles.reading import Table, Unit, read_toml
+from sim.physics.efficiency import STACKS
 from sim.scheduling.caches import EVIDENCE_OF_CACHES
 from sim.scheduling.schedulers import SCHEDULERS
 from sim.systems.system import (
@@ -36,7 +37,7 @@ TABLES = ("scheduler", "limits", "prefix_cache", "overheads", "capabilities")
 def from_toml(path: Path) -> System:
     """Read a system; ValueError if anything in the file is missing, unknown, or not possible."""
     table = read_toml(path)
-    table.allow((*TEXTS, "remarks", "sources", *TABLES))
+    table.allow((*TEXTS, "kernels", "remarks", "sources", *TABLES))
     name, date = table.text("name"), table.text("date")
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", name):
         raise table.error("name", f"must be small letters, digits, dots and dashes, got {name!r}")
@@ -69,6 +70,7 @@ def from_toml(path: Path) -> System:
         overheads=_overheads(table.table("overheads")),
         asynchronous=scheduler.truth("asynchronous"),
         one_attention_kernel=scheduler.truth("one_attention_kernel"),
+        kernels=table.choice("kernels", STACKS) if "kernels" in table.values else None,
         capabilities=MappingProxyType(capabilities),
         remarks=table.texts("remarks"),
         sources=sources,

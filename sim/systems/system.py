@@ -155,6 +155,7 @@ class System:
     limits, prefix_cache, overheads : the defaults; `prefix_cache` is None if there is none.
     asynchronous : whether an iteration is planned while the one before runs.
     one_attention_kernel : whether mixed batches share a kernel on chips where FlashAttention-2 does that.
+    kernels : whose generic constants it has, one of `sim.physics.efficiency.STACKS`; None for what lies between them.
     capabilities : by the keys of `CAPABILITIES`.
     remarks : what stands in for what, and what is left out.
     sources : where the numbers come from.
@@ -173,6 +174,7 @@ class System:
     overheads: Overheads
     asynchronous: bool
     one_attention_kernel: bool
+    kernels: str | None
     capabilities: Mapping[str, Capability]
     remarks: tuple[str, ...]
     sources: tuple[str, ...]

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+import hardware_profiles
 from sim import systems
+from sim.physics.efficiency import generic
 
 SOURCE = (systems.SHIPPED / "vllm-0.2.7.toml").read_text(encoding="utf-8")
 
@@ -24,6 +26,13 @@ def test_a_users_own_file_is_a_system(tmp_path: Path) -> None:
     assert own.limits == systems.load("vllm-0.2.7").limits
 
 
+def test_a_system_that_names_its_kernels_has_the_generic_constants_of_that_library(tmp_path: Path) -> None:
+    chip = hardware_profiles.load("h200-sxm")
+    own = systems.load(changed(tmp_path, 'evidence = "executed"', 'evidence = "executed"\nkernels = "trtllm"'))
+    assert systems.scenario(own, hardware=chip).efficiency == generic(chip, "trtllm")
+    assert systems.scenario("vllm-0.2.7", hardware=chip).efficiency == generic(chip)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
@@ -34,6 +43,7 @@ def test_a_users_own_file_is_a_system(tmp_path: Path) -> None:
         ('"prefill_first"', '"prefill_first"\nparameters = { lookahead = 1 }', r"'lookahead', which prefill_first"),
         ('"executed"', '"certain"', r"evidence must be one of executed, transcribed, reconstructed"),
         ('"2024-01-04"', '"January"', r"date must be a year, a month or a day"),
+        ('"executed"', '"executed"\nkernels = "cutlass"', r"kernels must be one of vllm, trtllm, got 'cutlass'"),
         ("fp8 = { has = false", "fp9 = { has = false", r"capabilities\.fp9 is not a field; did you mean"),
         ("fp8 = { has = false", "fp8 = { has = 1", r"capabilities\.fp8\.has must be true or false, got 1"),
         ("chunked_prefill = { has = false", "chunked_prefill = { has = true", r"make them agree"),
