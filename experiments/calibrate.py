@@ -18,7 +18,8 @@ from experiments.scoreboard.score import READERS
 from experiments.shown.table_experiment import Flag
 from hardware_profiles import load as load_hardware
 from hardware_profiles.profile import HardwareProfile
-from sim.physics.efficiency import STACKS, Efficiency, generic
+from sim.physics import calibration
+from sim.physics.efficiency import KIN, STACKS, Efficiency, generic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +64,7 @@ def run(
         load generator saw of your server: the result of ``vllm bench serve --save-detailed``, aiperf
         (profile_export.jsonl), guidellm or inference-perf (per_request_lifecycle_metrics.json) [default: measured]
     stack
-        of tables: whose kernels, vllm or trtllm [default: the first that the tables have]
+        of tables: whose kernels, vllm, trtllm or pytorch (eager, of 2023) [default: the first that the tables have]
     model
         of a server: model, or path of a .toml or config.json [default: the one that the file names]
     tp
@@ -152,6 +153,8 @@ def _document(chip: HardwareProfile, stack: str, fits: list[tuple[Fit, str]], li
         "stack": stack,
         "date": datetime.date.today(),
     }
+    if (rest := f"{chip.name}-{KIN.get(stack)}") in calibration.available():
+        table["rest"] = rest
     for result, name in fits:
         median, p90, bias = (round(error, 2) for error in result.held_out_pct)
         entry = {

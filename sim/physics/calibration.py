@@ -79,6 +79,8 @@ def available() -> tuple[str, ...]:
 def read(path: Path) -> tuple[Efficiency, ...]:
     """Return the constants of a calibration file, then those of every fold, `1 + FOLDS` in all.
 
+    What the file lacks is generic, or comes from the shipped file that it names as its `rest`, fold by fold.
+
     Raises
     ------
     ValueError
@@ -88,10 +90,22 @@ def read(path: Path) -> tuple[Efficiency, ...]:
     constants = {name: value for name, value in table.items() if isinstance(value, dict) and name != SERVER}
     measured = f"calibrated: {', '.join(constants)} on {table.get('title', path.stem)}"
     try:
-        base = replace(generic(stack=table.get("stack")), level=measured)
-        return tuple(_with(base, constants, fold) for fold in (None, *range(FOLDS)))
+        bases = _rest(table)
+        return tuple(
+            _with(replace(base, level=measured), constants, fold)
+            for base, fold in zip(bases, (None, *range(FOLDS)), strict=True)
+        )
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _rest(table: Mapping[str, Any]) -> tuple[Efficiency, ...]:
+    name = table.get("rest")
+    if name is None:
+        return (generic(stack=table.get("stack")),) * (1 + FOLDS)
+    if name not in available():
+        raise ValueError(f"rest {name!r} is no shipped calibration; allowed are {', '.join(available())}")
+    return read(CALIBRATED / f"{name}.toml")
 
 
 def calibrated(path: Path) -> tuple[str, ...]:

@@ -11,6 +11,9 @@ from sim.physics.roofline import Rate
 GRIDS = "fit over public operator tables of six GPUs (aiconfigurator-core 0.12.0, Apache-2.0)"
 
 
+PROFILES = "layers of Llama-2-70B under PyTorch's profiler in 2023 (github.com/microsoft/vidur, data/profiling, MIT)"
+
+
 @dataclass(frozen=True)
 class Links:
     """Constants of an all-reduce of s bytes over w devices with B bytes/s per device and direction.
@@ -117,8 +120,12 @@ HALVED = 3.5
 """An int8 peak so many times the 16-bit one tells that products that accumulate in 32 bits run at half rate."""
 
 
-STACKS = ("vllm", "trtllm")
-"""Kernel libraries with constants of their own, in order of preference."""
+STACKS = ("vllm", "trtllm", "pytorch")
+"""Kernel libraries with constants of their own, in order of preference: those that vLLM and TensorRT-LLM of 2025 run
+from CUDA graphs, and what PyTorch of 2023 called one after another (cuBLAS of that year, vLLM 0.2's own kernels)."""
+
+KIN = {"pytorch": "vllm"}
+"""Whose kernels a stack shares where nobody measured its own: FlashAttention, NCCL."""
 
 
 def generic(hardware: HardwareProfile | None = None, stack: str | None = None) -> Efficiency:
@@ -130,7 +137,7 @@ def generic(hardware: HardwareProfile | None = None, stack: str | None = None) -
         libraries than between chips: see `generic_of_stack`.
     hardware : the chip. Where its matrix units run at half rate when they accumulate in 32 bits, as on GeForce boards,
         neither power nor operands hold them back, and they reach nearly all of that half (.97 on an RTX 4090, in layer
-        tables of LLMServingSim, MIT). None and all others: what data-centre boards reach.
+        tables of LLMServingSim, MIT), whatever the library. None and all others: what data-centre boards reach.
     """
     reached = 0.95 if hardware is not None and _halves(hardware) else 0.83
     experts = Rate(30e-6, 0.40, 0.80, f"{GRIDS}; the launch covers gating, sorting and the weighted sum")
@@ -168,7 +175,10 @@ def generic(hardware: HardwareProfile | None = None, stack: str | None = None) -
         ),
         nccl=Nccl(6.8e-6, 0.80e-6, 0.34, 0.71, "NCCL 2.27 on A100 and H100 (aiconfigurator-core 0.12.0, Apache-2.0)"),
     )
-    return constants if stack is None else replace(constants, **generic_of_stack(stack))
+    own = {} if stack is None else generic_of_stack(stack)
+    if hardware is not None and _halves(hardware) and "gemm" in own:
+        own["gemm"] = replace(own["gemm"], compute=reached)
+    return replace(constants, **own)
 
 
 def generic_of_stack(stack: str) -> dict[str, Any]:
@@ -181,7 +191,13 @@ def generic_of_stack(stack: str) -> dict[str, Any]:
     """
     if stack not in STACKS:
         raise ValueError(f"stack {stack!r} is unknown; allowed are {', '.join(STACKS)}")
-    return {}
+    own: dict[str, dict[str, Any]] = {
+        "pytorch": {
+            "gemm": Rate(6.8e-6, 0.735, 0.95, f"{PROFILES}: joint fit to A100, H100", sharpness=1.4),
+            "elementwise": Rate(2.7e-6, 1.0, 0.47, f"{PROFILES}: joint fit to A100, H100; no arithmetic"),
+        },
+    }
+    return own.get(stack, {})
 
 
 def _halves(hardware: HardwareProfile) -> bool:

@@ -20,7 +20,7 @@ from experiments.scoreboard.tables import COLUMNS, read
 from hardware_profiles import load as load_hardware
 from sim.physics import calibration
 from sim.physics.calibration import FOLDS
-from sim.physics.efficiency import generic
+from sim.physics.efficiency import STACKS, generic
 from sim.physics.roofline import Rate, roofline_seconds
 
 TRUE = Rate(6e-6, 0.7, 0.6, "made up", sharpness=2.0)
@@ -52,6 +52,41 @@ def test_the_constants_that_made_the_rows_are_found(tmp_path: Path) -> None:
         assert found.sharpness == pytest.approx(TRUE.sharpness, rel=0.1)
     assert whole.experts == calibration.load("generic", "l40s").experts  # what was not measured stays generic
     assert whole.level.startswith("calibrated: gemm on NVIDIA L40S")
+
+
+def profiled(rate: Rate) -> pd.DataFrame:
+    """The same products on an A100, as Vidur's traces of PyTorch have them."""
+    table = measured(rate)
+    m, n, k = (table[name].to_numpy(dtype=float) for name in ("m", "n", "k"))
+    chip = load_hardware("a100-sxm-80")
+    flops, moved_bytes = 2 * m * n * k, 2 * (n * k + m * (n + k))
+    us = 1e6 * roofline_seconds(flops, moved_bytes, rate, chip.peak("fp16"), chip.memory.bandwidth_bytes_per_second)
+    labels = {"src": "vidur", "hw": "A100-SXM-80G", "model": "nobody", "tp": 1, "dtype": "fp16", "op": "up"}
+    return table[["m", "n", "k"]].assign(**labels, tokens=table["m"], us=us)
+
+
+def test_a_stack_has_its_own_kernels_and_borrows_those_it_was_not_measured_for(tmp_path: Path) -> None:
+    profiled(TRUE).to_parquet(tmp_path / "layer_ops.parquet")
+    out = tmp_path / "mine.toml"
+    assert run("a100-sxm-80", str(tmp_path), out=out) == 0  # no other stack is in these tables
+    kin = calibration.read(calibration.CALIBRATED / "a100-sxm-80-vllm.toml")
+    for constants, others in zip(calibration.read(out), kin, strict=True):
+        assert constants.gemm.compute == pytest.approx(TRUE.compute, rel=0.02)
+        assert constants.gemm != others.gemm
+        assert constants.decode_attention == others.decode_attention  # fold by fold
+        assert constants.nccl == others.nccl
+    assert calibration.calibrated(out) == ("gemm",)
+    with pytest.raises(ValueError, match=r"nothing was measured on .* with the kernels of vllm"):
+        run("a100-sxm-80", str(tmp_path), stack="vllm", out=tmp_path / "x.toml")
+    out.write_text(out.read_text().replace("a100-sxm-80-vllm", "nobody"))
+    with pytest.raises(ValueError, match=r"mine\.toml: rest 'nobody' is no shipped calibration; allowed are a100"):
+        calibration.read(out)
+
+
+def test_boards_that_halve_their_rate_reach_it_with_every_library() -> None:
+    reached = {stack: generic(load_hardware("rtx-3090"), stack).gemm.compute for stack in (None, *STACKS)}
+    assert set(reached.values()) == {reached[None]}
+    assert generic(load_hardware("a100-sxm-80"), "pytorch").gemm.compute < reached[None]
 
 
 def eight_bit(product: Rate, quantise: Rate, kernel: str) -> pd.DataFrame:
@@ -151,7 +186,7 @@ def test_shipped_constants_say_where_they_come_from(name: str) -> None:
 
 def test_a_chip_without_calibration_says_which_have_one() -> None:
     with pytest.raises(
-        ValueError, match=r"nobody calibrated 'l20'; calibrated are a100-sxm-80-trtllm.*allowed: generic"
+        ValueError, match=r"nobody calibrated 'l20'; calibrated are a100-sxm-80-pytorch, .*allowed: generic"
     ):
         calibration.load("calibrated", "l20")
     with pytest.raises(ValueError, match="'best' is unknown; allowed are datasheet, generic, calibrated"):

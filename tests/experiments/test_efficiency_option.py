@@ -40,7 +40,7 @@ def test_systems_run_on_the_same_constants() -> None:
 @pytest.mark.parametrize(
     ("level", "says"),
     [
-        ("calibrated", "--efficiency is calibrated: nobody calibrated 'l20'; calibrated are a100-sxm-80-trtllm"),
+        ("calibrated", "--efficiency is calibrated: nobody calibrated 'l20'; calibrated are a100-sxm-80-pytorch"),
         ("perfect", "--efficiency is perfect: .*allowed are datasheet, generic, calibrated"),
         ("nowhere.toml", r"--efficiency is nowhere\.toml: nowhere\.toml: not a calibration"),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,14 +15,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments.scoreboard.groups import Group, folds
+from experiments.scoreboard.layers import (
+    EAGER_PROMPT_HOST_SECONDS,
+    EAGER_SECONDS_PER_SEQUENCE,
+    EAGER_SERIAL_SECONDS,
+    eager_seconds,
+)
 from experiments.scoreboard.score import READERS, Row, rows_of
 from experiments.scoreboard.tables import COLUMNS, read
 from experiments.validate import covered, run, scoreboard
 from hardware_profiles import load
 from sim.physics.efficiency import generic
-from sim.physics.iteration import IterationModel
+from sim.physics.iteration import EAGER_HOST_SECONDS, HOST_SECONDS, IterationModel
+from sim.physics.parallelism import Parallelism
 from sim.physics.roofline import roofline_seconds
-from sim.physics.totals import Totals
+from sim.physics.totals import Totals, decodes, prompt
 from workloads.models import load as load_model
 
 
@@ -76,7 +83,7 @@ def test_what_is_unknown_is_reported_and_the_rest_is_scored(tmp_path: Path) -> N
 
 def test_an_unknown_model_still_has_its_products_scored() -> None:
     products = gemm_table("L40S").drop(columns=["backend", "kernel"])
-    products = products.assign(src="vidur", model="nobody-1b", tp=1, op="up", tokens=products.m, dtype="fp16")
+    products = products.assign(src="me", model="nobody-1b", tp=1, op="up", tokens=products.m, dtype="fp16")
     norm = products.head(2).assign(op="norm", n=0, k=0)
     found = READERS["layer_ops"](pd.concat([products, norm]))
     rows = rows_of(found)
@@ -96,6 +103,31 @@ def test_iterations_are_priced_as_the_simulator_prices_them() -> None:
     scored = [row for row in rows_of(READERS["iteration"](pd.DataFrame(rows))) if row.level == "generic"]
     assert [row.median_abs_pct for row in scored] == [0.0, 0.0]
     assert {row.goal_pct for row in scored} == {12}
+
+
+def test_what_is_faster_than_the_peaks_is_left_out_and_counted() -> None:
+    common = {"src": "splitwise", "hw": "A100-SXM-80G", "model": "Llama-2-70b-hf", "tp": 2, "dtype": "fp16"}
+    prompts = common | {"phase": "prefill", "q_len": 512, "ctx": 512}
+    # 32,768 tokens are 4.5e15 flops, 7.3 s at the peak of two devices: the second time is of a part of them.
+    rows = [prompts | {"batch": 1, "ms": 200.0}, prompts | {"batch": 64, "ms": 794.0}]
+    scored = by_level(rows_of(READERS["iteration"](pd.DataFrame(rows))))
+    assert scored["generic"].n == scored["skipped"].n == 1
+    assert "faster than the peaks" in scored["skipped"].note
+    alone = by_level(rows_of(READERS["iteration"](pd.DataFrame(rows[:1]))))
+    assert scored["generic"] == alone["generic"]
+
+
+def test_the_host_of_an_eager_engine_is_waited_for() -> None:
+    few, many = (decodes(np.array([count]), np.array([64])) for count in (1, 33))
+    small = IterationModel(load_model("llama-3.1-8b"), load("h100-sxm"), host_seconds=HOST_SECONDS)
+    alone, together = (float(eager_seconds(small, totals, generic())[0]) for totals in (few, many))
+    assert alone == EAGER_HOST_SECONDS
+    assert together == pytest.approx(alone + 32 * EAGER_SECONDS_PER_SEQUENCE)
+    assert float(eager_seconds(small, prompt(8), generic())) == EAGER_PROMPT_HOST_SECONDS
+    large = replace(small, model=load_model("llama-2-70b"), parallelism=Parallelism(2))
+    devices = float(eager_seconds(large, prompt(4096), generic())) - EAGER_SERIAL_SECONDS
+    bare = replace(large, host_seconds=0.0)
+    assert devices > float(bare.seconds(prompt(4096)))  # NCCL takes longer than the kernels of today
 
 
 @pytest.mark.parametrize(
@@ -149,7 +181,6 @@ def test_json_has_the_fields_that_readers_expect(tmp_path: Path, capsys: pytest.
 MISSED_GENERIC = {
     "gemm_grid": 2,  # int8 on A100, fp8 on RTX PRO 6000: launch and quantising pass differ between libraries
     "moe_grid": 5,  # A100 with Triton kernels nobody tuned; H100 fp8, whose kernel reaches a fifth of the bandwidth
-    "iteration": 3,  # a stack of 2023: prompts above 2,048 tokens take longer than their tokens, at TP 4 and 8 most
     "e2e_requests": 1,  # end to end p50 with predicted blocks: 8 % too slow, and overload adds it up
 }
 MISSED_CALIBRATED = {
@@ -157,8 +188,7 @@ MISSED_CALIBRATED = {
     "attention_grid": 7,  # decoding with few thread blocks; TensorRT-LLM without a grouped kernel; fp8 on SM120
     "attention_mixed": 1,
     "moe_grid": 2,  # A100 under vLLM 0.14
-    "layer_ops": 2,  # Vidur's products run 12-16 % slower than the grids on the same chips: not under a CUDA graph
-    "iteration": 3,
+    "iteration": 1,  # prompts at TP 2: cuBLAS of 2023 likes 512 rows better than those around them
 }
 
 

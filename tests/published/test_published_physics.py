@@ -163,19 +163,20 @@ def test_all_reduce_over_nvlink(shared: Path, hardware: str, backend: str, world
 # ---- Iterations (github.com/Mutinifni/splitwise-sim, MIT): Llama-2-70B on A100, a stack of 2023
 
 
-# Prompts of 1,024 to 4,096 tokens are 8-14 %, 11-26 % and 18-34 % too fast at 2, 4 and 8 devices; those of 4,096 most,
-# by 0.2 s however many devices share them, which no operator explains.
-@pytest.mark.parametrize(("devices", "tolerance"), [(2, 0.15), (4, 0.27), (8, 0.35)])
-def test_prefill_of_70b_on_a100(shared: Path, devices: int, tolerance: float) -> None:
+# Prompts of 4,096 tokens are 15 and 25 % too fast at 4 and 8 devices, by 0.15 s however many share them, which no
+# operator explains; the others are 6 % too slow to 8 % too fast.
+@pytest.mark.parametrize(("devices", "long_prompts"), [(2, 0.02), (4, 0.16), (8, 0.25)])
+def test_prefill_of_70b_on_a100(shared: Path, devices: int, long_prompts: float) -> None:
     import pandas as pd
 
     table = pd.read_csv(shared / "measured" / "iteration.csv")
     table = table[(table.model == "Llama-2-70b-hf") & (table.phase == "prefill") & (table.batch == 1)]
-    table = table[(table.tp == devices) & table.q_len.between(1024, 4096)]
+    table = table[(table.tp == devices) & table.q_len.between(512, 4096)].drop_duplicates("q_len")
     tokens = table["q_len"].to_numpy(dtype=float)
     model = IterationModel(load_model("llama-2-70b"), load_hardware("a100-sxm-80"), parallelism=Parallelism(devices))
     totals = Totals(tokens, np.ones_like(tokens), tokens, tokens * (tokens + 1) / 2)
-    milliseconds = 1e3 * eager_seconds(model, totals, generic())
-    assert len(table) == 3
-    slowdown = 1 - milliseconds / table["ms"].to_numpy()
-    assert np.all((slowdown > 0) & (slowdown < tolerance))
+    milliseconds = 1e3 * eager_seconds(model, totals, generic(stack="pytorch"))
+    *slowdowns, longest = 1 - milliseconds / table["ms"].to_numpy()
+    assert len(slowdowns) == 3
+    assert np.all(np.abs(slowdowns) < 0.085)
+    assert 0 < longest < long_prompts
