@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import hardware_profiles
 from sim import systems
 from sim.physics.efficiency import generic
+from sim.physics.iteration import IterationModel
+from sim.physics.parallelism import Parallelism
+from workloads.models import load as load_model
 
 SOURCE = (systems.SHIPPED / "vllm-0.2.7.toml").read_text(encoding="utf-8")
 
@@ -28,9 +32,22 @@ def test_a_users_own_file_is_a_system(tmp_path: Path) -> None:
 
 def test_a_system_that_names_its_kernels_has_the_generic_constants_of_that_library(tmp_path: Path) -> None:
     chip = hardware_profiles.load("h200-sxm")
-    own = systems.load(changed(tmp_path, 'evidence = "executed"', 'evidence = "executed"\nkernels = "trtllm"'))
+    own = systems.load(changed(tmp_path, 'kernels = "pytorch"', 'kernels = "trtllm"'))
     assert systems.scenario(own, hardware=chip).efficiency == generic(chip, "trtllm")
-    assert systems.scenario("vllm-0.2.7", hardware=chip).efficiency == generic(chip)
+    nameless = systems.load(changed(tmp_path, 'kernels = "pytorch"\n', ""))
+    assert systems.scenario(nameless, hardware=chip).efficiency == generic(chip)
+
+
+@pytest.mark.parametrize("name", ["vllm-0.2.7", "sarathi"])
+def test_products_of_2023_take_longer_than_those_of_today(name: str) -> None:
+    chip = hardware_profiles.load("a100-sxm-80")
+    prompts = np.array([256.0, 1024.0, 8192.0])
+    today, then = (
+        IterationModel(load_model("llama-2-70b"), chip, efficiency=efficiency, parallelism=Parallelism(4))
+        for efficiency in (generic(chip), systems.scenario(name, hardware=chip).efficiency)
+    )
+    longer = then.token_seconds(prompts) / today.token_seconds(prompts)
+    assert np.all((longer > 1.05) & (longer < 1.35))
 
 
 @pytest.mark.parametrize(
@@ -43,7 +60,7 @@ def test_a_system_that_names_its_kernels_has_the_generic_constants_of_that_libra
         ('"prefill_first"', '"prefill_first"\nparameters = { lookahead = 1 }', r"'lookahead', which prefill_first"),
         ('"executed"', '"certain"', r"evidence must be one of executed, transcribed, reconstructed"),
         ('"2024-01-04"', '"January"', r"date must be a year, a month or a day"),
-        ('"executed"', '"executed"\nkernels = "cutlass"', r"kernels must be one of vllm, trtllm, pytorch, got"),
+        ('kernels = "pytorch"', 'kernels = "cutlass"', r"kernels must be one of vllm, trtllm, pytorch, got"),
         ("fp8 = { has = false", "fp9 = { has = false", r"capabilities\.fp9 is not a field; did you mean"),
         ("fp8 = { has = false", "fp8 = { has = 1", r"capabilities\.fp8\.has must be true or false, got 1"),
         ("chunked_prefill = { has = false", "chunked_prefill = { has = true", r"make them agree"),
