@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from experiments.scoreboard import aiconfigurator, client_document, clientfit, clients, tables
 from experiments.scoreboard.client_document import Server
 from experiments.scoreboard.clients import ClientRun
-from experiments.scoreboard.fit import QUANTISE_MEMORY, TILE, Fit, fit
+from experiments.scoreboard.fit import QUANTISE, TILE, Fit, fit
 from experiments.scoreboard.groups import Found, Group
 from experiments.scoreboard.score import READERS
 from experiments.shown.table_experiment import Flag
@@ -175,7 +175,7 @@ def _document(chip: HardwareProfile, stack: str, fits: list[tuple[Fit, str]], li
 def _entries(result: Fit, entry: dict[str, Any], base: Efficiency) -> dict[str, Any]:
     """Return a constant as it stands in the file, and the pass that quantises if it was fitted with it."""
     whole, *parts = (result.apply(base, numbers) for numbers in (result.numbers, *result.fold_numbers))
-    constants = [result.constant, "quantise"] if QUANTISE_MEMORY in result.names else [result.constant]
+    constants = [result.constant, "quantise"] if result.names[-2:] == QUANTISE else [result.constant]
     return {
         constant: _numbers(constant, result, whole)
         | entry
@@ -188,6 +188,8 @@ def _numbers(constant: str, result: Fit, constants: Efficiency) -> dict[str, Any
     """Return the numbers of a constant as they stand in the file, to five digits."""
     value = getattr(constants, constant)
     names: tuple[str, ...] = ("launch_seconds", "compute", "memory", "sharpness")
+    if getattr(value, "step_seconds", 0.0):
+        names = (*names, "step_seconds")
     if constant in ("links", "nccl"):
         names = result.names
     numbers: dict[str, Any] = {name: float(f"{getattr(value, name):.5g}") for name in names}

@@ -107,6 +107,7 @@ def scaled(constants: Efficiency, launches: float, memory: float, arithmetic: fl
         changed[name] = replace(
             rate,
             launch_seconds=rate.launch_seconds * launches,
+            step_seconds=rate.step_seconds / arithmetic,
             compute=min(1.0, rate.compute * arithmetic),
             memory=min(CACHED if name in CACHING else 1.0, rate.memory * memory),
         )

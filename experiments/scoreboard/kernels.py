@@ -76,11 +76,17 @@ def gemm_constant(precision: Precision) -> str:
 
 
 def operator_seconds(
-    constants: Efficiency, constant: str, chip: HardwareProfile, unit: str, flops: Floats, moved_bytes: Floats
+    constants: Efficiency,
+    constant: str,
+    chip: HardwareProfile,
+    unit: str,
+    flops: Floats | float,
+    moved_bytes: Floats,
+    steps: Floats | float = 0.0,
 ) -> Floats:
     """Return the time of kernels under the constants of that name [s]."""
-    rate = getattr(constants, constant)
-    return roofline_seconds(flops, moved_bytes, rate, chip.peak(unit), chip.memory.bandwidth_bytes_per_second)
+    rate, bandwidth = getattr(constants, constant), chip.memory.bandwidth_bytes_per_second
+    return roofline_seconds(flops, moved_bytes, rate, chip.peak(unit), bandwidth, steps)
 
 
 def product_seconds(
@@ -95,12 +101,14 @@ def product_seconds(
     """
     flops, moved_bytes = gemm_work(m, k, n, precision)
     constant, unit = gemm_constant(precision), compute_unit(precision, chip)
-    alone = partial(operator_seconds, constant=constant, chip=chip, unit=unit, flops=flops, moved_bytes=moved_bytes)
+    alone = partial(
+        operator_seconds, constant=constant, chip=chip, unit=unit, flops=flops, moved_bytes=moved_bytes, steps=k
+    )
     if comes_narrow or not precision.quantises_activations:
         return alone
     passed = quantising_bytes(m, k, precision)
     before = partial(
-        operator_seconds, constant="quantise", chip=chip, unit=unit, flops=np.zeros_like(m), moved_bytes=passed
+        operator_seconds, constant="quantise", chip=chip, unit=unit, flops=0.0, moved_bytes=passed, steps=m
     )
     return lambda constants: before(constants) + alone(constants)
 

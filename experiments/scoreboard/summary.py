@@ -19,8 +19,7 @@ CAPTION = (
 )
 
 REASONS = {
-    "matrix products": "8-bit products come behind a pass that quantises, which reaches 28-57 % of the bandwidth; "
-    "weight-only ones change kernels with the batch",
+    "matrix products": "formats with a scale for every block have kernels of their own; eager calls wait for the host",
     "attention": "few sequences leave processors idle while they decode; A100 has no grouped kernel in TensorRT-LLM",
     "attention, mixed batches": "which processor takes which tile is not modelled",
     "experts": "Triton kernels nobody tuned for A100; an fp8 kernel that reaches a fifth of H100's bandwidth in vLLM",

@@ -221,6 +221,7 @@ def _scaled(rate: Rate, compute: float, memory: float, launch: float, most: floa
     return replace(
         rate,
         launch_seconds=rate.launch_seconds * launch,
+        step_seconds=rate.step_seconds / compute,
         compute=min(1.0, rate.compute * compute),
         memory=min(most, rate.memory * memory),
     )

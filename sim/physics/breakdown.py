@@ -17,7 +17,7 @@ from sim.physics.operators import (
     score_bytes_per_pair,
 )
 from sim.physics.prefill_attention import MASKED, UNFUSED_KERNELS, PrefillSlopes
-from sim.physics.roofline import Operator, Rate, overlapped_seconds
+from sim.physics.roofline import Operator, Rate, arithmetic_seconds, overlapped_seconds
 from sim.physics.totals import Totals
 
 
@@ -30,7 +30,8 @@ class Part:
     name : what it is.
     count : kernels.
     flops, moved_bytes : of all of them [flop], [bytes]; 0 for what neither computes nor reads device memory.
-    launch_seconds, compute_seconds, memory_seconds : fixed time, and what arithmetic and memory would take alone [s].
+    launch_seconds, compute_seconds, memory_seconds : fixed time, and what arithmetic (with the steps that nothing
+        hides) and memory would take alone [s].
     seconds : what they take together [s].
     peak_flops_per_second : of the unit that computes.
     other : what bounds a part without flops and bytes: ``"link"`` or ``"host"``.
@@ -95,8 +96,8 @@ def _other(name: str, bound: str, seconds: float) -> Part:
 def _kernels(model: IterationModel, operator: Operator) -> Part:
     rate, peak = model.rates[operator.kind]
     count, flops, moved_bytes = operator.count, float(operator.flops), float(operator.moved_bytes)
-    kernel = model.kernel_seconds(operator.flops, operator.moved_bytes, rate, peak)
-    return _part(model, operator.name, count, count * flops, count * moved_bytes, rate, peak, count * float(kernel))
+    seconds, steps = count * float(model.kernel_seconds(operator)), count * float(operator.steps)
+    return _part(model, operator.name, count, count * flops, count * moved_bytes, rate, peak, seconds, steps)
 
 
 def _part(
@@ -108,9 +109,10 @@ def _part(
     rate: Rate,
     peak: float,
     seconds: float,
+    steps: float = 0.0,
 ) -> Part:
     bandwidth = model.hardware.memory.bandwidth_bytes_per_second
-    compute, memory = flops / (peak * rate.compute), moved_bytes / (bandwidth * rate.memory)
+    compute, memory = float(arithmetic_seconds(flops, rate, peak, steps)), moved_bytes / (bandwidth * rate.memory)
     return Part(name, count, flops, moved_bytes, count * rate.launch_seconds, compute, memory, seconds, peak)
 
 

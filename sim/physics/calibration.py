@@ -138,5 +138,6 @@ def _with(base: Efficiency, constants: Mapping[str, Mapping[str, Any]], fold: in
         elif name == "nccl":
             values[name] = Nccl(**{key: numbers[key] for key in _NCCL_FIELDS}, source=str(entry["source"]))
         else:
-            values[name] = Rate(**{key: numbers[key] for key in _RATE_FIELDS}, source=str(entry["source"]))
+            given = {key: numbers[key] for key in _RATE_FIELDS if key in numbers}
+            values[name] = Rate(**given, source=str(entry["source"]))
     return replace(base, **values)

@@ -75,8 +75,10 @@ class Efficiency:
     ----------
     level : ``"datasheet"``, ``"generic"`` or ``"calibrated: <what>"``: how far a time priced with them can be trusted.
     gemm : matrix products on 16-bit weights and activations.
-    gemm_8bit : on narrower activations.
-    quantise : the kernel before each of those, which finds the scales of its input and makes narrow numbers of it.
+    gemm_8bit : on narrower activations. These kernels and the next do not split what they sum over, as those of 16
+        bits do: each of its columns is a step.
+    quantise : the kernel before each of those, which finds the scales of its input and makes narrow numbers of it: a
+        thread block reads a row for its largest number, waits, and reads it again. Each row is a step.
     gemm_narrow_weights : on 16-bit activations and narrower weights, which are widened on the way.
     experts, experts_8bit : the grouped products of a mixture of experts.
     elementwise : norms, rotary positions, activation functions, copies, sampling.
@@ -147,11 +149,19 @@ def generic(hardware: HardwareProfile | None = None, stack: str | None = None) -
         level="generic",
         gemm=Rate(4.3e-6, reached, 0.86, f"{GRIDS}: joint fit to A100, H100, RTX PRO 6000", sharpness=1.75),
         gemm_8bit=Rate(
-            8e-6, 0.77, 0.90, f"{GRIDS}: joint fit to fp8 on H100, RTX PRO 6000; int8, 4 bits too", sharpness=1.9
+            *(6.8e-6, 0.72, 0.92, f"{GRIDS}: joint fit to fp8 on H100, RTX PRO 6000, int8 on A100"),
+            sharpness=2.0,
+            step_seconds=0.89e-9,
         ),
-        quantise=Rate(2e-6, 1.0, 0.38, f"{GRIDS}: the same fit; tables know its launch and the product's in sum alone"),
+        quantise=Rate(
+            *(2e-6, 1.0, 0.63, f"{GRIDS}: the same fit; tables know its launch and the product's in sum alone"),
+            sharpness=1.0,
+            step_seconds=2.4e-9,
+        ),
         gemm_narrow_weights=Rate(
-            12e-6, 0.70, 0.85, "A100 tables of weight-only products (TensorRT-LLM 1.0, Apache-2.0)"
+            *(11.7e-6, 0.80, 0.95, "A100 tables of weight-only products (TensorRT-LLM 1.0, Apache-2.0)"),
+            sharpness=1.6,
+            step_seconds=1.8e-9,
         ),
         experts=experts,
         experts_8bit=experts,
@@ -191,10 +201,19 @@ def generic_of_stack(stack: str) -> dict[str, Any]:
     """
     if stack not in STACKS:
         raise ValueError(f"stack {stack!r} is unknown; allowed are {', '.join(STACKS)}")
+    source = f"{GRIDS}: joint fit to kernels of {stack}"
     own: dict[str, dict[str, Any]] = {
         "pytorch": {
             "gemm": Rate(6.8e-6, 0.735, 0.95, f"{PROFILES}: joint fit to A100, H100", sharpness=1.4),
             "elementwise": Rate(2.7e-6, 1.0, 0.47, f"{PROFILES}: joint fit to A100, H100; no arithmetic"),
+        },
+        "trtllm": {  # fp8 on H100, int8 on A100, whose input comes quantised
+            "gemm_8bit": Rate(10.9e-6, 0.76, 0.90, source, sharpness=1.4, step_seconds=0.28e-9),
+            "quantise": Rate(2e-6, 1.0, 0.49, source, sharpness=1.0),
+        },
+        "vllm": {  # fp8 on H100 and RTX PRO 6000
+            "gemm_8bit": Rate(2.5e-6, 0.76, 0.91, source, sharpness=2.9, step_seconds=1.27e-9),
+            "quantise": Rate(2e-6, 1.0, 0.73, source, sharpness=1.0, step_seconds=5.9e-9),
         },
     }
     return own.get(stack, {})

@@ -210,9 +210,11 @@ class IterationModel:
             "elementwise": (constants.elementwise, self.attention.peak),
         }
 
-    def kernel_seconds(self, flops: Floats, moved_bytes: Floats, rate: Rate, peak: float) -> Floats:
-        """Return the time of one kernel on this chip [s]; see `roofline_seconds`."""
-        return roofline_seconds(flops, moved_bytes, rate, peak, self.hardware.memory.bandwidth_bytes_per_second)
+    def kernel_seconds(self, operator: Operator) -> Floats:
+        """Return the time of one kernel of an operator on this chip [s]; see `roofline_seconds`."""
+        rate, peak = self.rates[operator.kind]
+        bandwidth = self.hardware.memory.bandwidth_bytes_per_second
+        return roofline_seconds(operator.flops, operator.moved_bytes, rate, peak, bandwidth, operator.steps)
 
     def _rank_operators(self, tokens: Floats) -> list[Operator]:
         ends = {"is_first": self.part.is_first, "is_last": self.part.is_last}
@@ -224,6 +226,5 @@ class IterationModel:
     def _sum(self, operators: list[Operator], like: Floats) -> Floats:
         seconds = np.zeros_like(like)
         for operator in operators:
-            rate, peak = self.rates[operator.kind]
-            seconds = seconds + operator.count * self.kernel_seconds(operator.flops, operator.moved_bytes, rate, peak)
+            seconds = seconds + operator.count * self.kernel_seconds(operator)
         return seconds

@@ -135,13 +135,14 @@ def product(matrix: Matrix, precision: Precision, tokens: Floats) -> list[Operat
     if not precision.quantises_activations:
         return [alone]
     passed = quantising_bytes(tokens, matrix.inputs, precision)
-    return [Operator(f"quantise for {matrix.name}", "quantise", matrix.layers, np.zeros_like(tokens), passed), alone]
+    nothing, name = np.zeros_like(tokens), f"quantise for {matrix.name}"
+    return [Operator(name, "quantise", matrix.layers, nothing, passed, steps=tokens), alone]
 
 
 def gemm(matrix: Matrix, precision: Precision, tokens: Floats) -> Operator:
     """Return the product itself; see `gemm_work`."""
     flops, moved_bytes = gemm_work(tokens, matrix.inputs, matrix.outputs, precision)
-    return Operator(matrix.name, "gemm", matrix.layers, flops, moved_bytes)
+    return Operator(matrix.name, "gemm", matrix.layers, flops, moved_bytes, steps=float(matrix.inputs))
 
 
 def gemm_work(

@@ -9,7 +9,7 @@ from sim.physics.breakdown import breakdown
 from sim.physics.iteration import IterationModel
 from sim.physics.operators import head_operators
 from sim.physics.prefill_attention import PrefillSlopes
-from sim.physics.roofline import Floats, Operator
+from sim.physics.roofline import Floats, Operator, arithmetic_seconds
 from sim.physics.totals import Totals
 
 RESOURCES = ("compute", "memory", "link", "launch")
@@ -61,10 +61,10 @@ def _split(model: IterationModel, operators: list[Operator], like: Floats) -> Fl
     bandwidth = model.hardware.memory.bandwidth_bytes_per_second
     for operator in operators:
         rate, peak = model.rates[operator.kind]
-        kernel = model.kernel_seconds(operator.flops, operator.moved_bytes, rate, peak)
+        kernel = model.kernel_seconds(operator)
         split[_LAUNCH] += operator.count * rate.launch_seconds
         rest = operator.count * (kernel - rate.launch_seconds)
-        compute = operator.flops / (peak * rate.compute)
+        compute = arithmetic_seconds(operator.flops, rate, peak, operator.steps)
         _to_the_scarcer(split, rest, compute > operator.moved_bytes / (bandwidth * rate.memory))
     return split
 

@@ -34,6 +34,7 @@ class Rate:
         `CACHED` for small tensors that one kernel leaves in the chip's cache for the next.
     source : where the numbers come from.
     sharpness : how sharply the scarcer resource decides; see `together`. At least 1.
+    step_seconds : time of each of the steps that such a kernel takes one after another; see `Operator.steps` [s].
     """
 
     launch_seconds: float
@@ -41,11 +42,13 @@ class Rate:
     memory: float
     source: str
     sharpness: float = math.inf
+    step_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what no hardware does."""
-        if self.launch_seconds < 0:
-            raise ValueError(f"launch_seconds={self.launch_seconds}; allowed are 0 and more")
+        for name, seconds in (("launch_seconds", self.launch_seconds), ("step_seconds", self.step_seconds)):
+            if not 0 <= seconds < math.inf:
+                raise ValueError(f"{name}={seconds}; allowed are 0 and more")
         for name, fraction, most in (("compute", self.compute, 1.0), ("memory", self.memory, CACHED)):
             if not 0 < fraction <= most:
                 raise ValueError(f"efficiency {name}={fraction}; allowed are fractions above 0, at most {most:g}")
@@ -62,6 +65,9 @@ class Operator:
     name, kind : what it is, and whose efficiency it has.
     count : equal kernels in an iteration, usually one a layer.
     flops, moved_bytes : of one kernel, scalar or array over iterations [flop], [bytes].
+    steps : what one kernel does one after another however idle the chip is: the columns of its input, along which
+        every thread block of a product walks, so that few tiles, or those of a last wave, leave processors waiting;
+        the rows of a pass that quantises.
     """
 
     name: str
@@ -69,6 +75,7 @@ class Operator:
     count: int
     flops: Floats
     moved_bytes: Floats
+    steps: Floats | float = 0.0
 
 
 def together(larger: Any, ratio: Any, sharpness: float) -> Any:
@@ -99,21 +106,30 @@ def overlapped_seconds(compute_seconds: Floats | float, memory_seconds: Floats |
     return seconds
 
 
+def arithmetic_seconds(
+    flops: Floats | float, rate: Rate, flops_per_second: float, steps: Floats | float = 0.0
+) -> Floats | float:
+    """Return how long a kernel would take if memory were no matter: its arithmetic and its steps [s]."""
+    return flops / (flops_per_second * rate.compute) + steps * rate.step_seconds
+
+
 def roofline_seconds(
     flops: Floats | float,
     moved_bytes: Floats | float,
     rate: Rate,
     flops_per_second: float,
     bytes_per_second: float,
+    steps: Floats | float = 0.0,
 ) -> Floats:
     """Return the time of one kernel: a launch, then as slow as its scarcer resource (Williams et al. 2009) [s].
 
-    The scarcer resource decides more or less sharply; see `together`.
+    The scarcer resource decides more or less sharply; see `together`. Steps that follow each other are on the side of
+    the arithmetic; see `Operator.steps`.
 
     >>> rate = Rate(1e-6, compute=0.5, memory=1.0, source="example")
     >>> float(roofline_seconds(1e6, 3e6, rate, flops_per_second=1e12, bytes_per_second=1e12))
     4e-06
     """
-    compute_seconds = flops / (flops_per_second * rate.compute)
+    compute_seconds = arithmetic_seconds(flops, rate, flops_per_second, steps)
     memory_seconds = moved_bytes / (bytes_per_second * rate.memory)
     return rate.launch_seconds + overlapped_seconds(compute_seconds, memory_seconds, rate.sharpness)

@@ -32,7 +32,7 @@ def chances(shares: Floats, experts_per_token: int) -> Floats:
     for _ in range(len(shares)):
         full = chance >= 1.0
         left = experts_per_token - np.count_nonzero(full)
-        if full.all() or np.isclose(chance.sum(), experts_per_token):
+        if full.all() or np.isclose(chance.sum(), experts_per_token, rtol=1e-9):
             break
         chance = np.where(full, 1.0, np.minimum(1.0, shares * left / shares[~full].sum()))
     return chance

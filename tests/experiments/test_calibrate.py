@@ -94,22 +94,27 @@ def eight_bit(product: Rate, quantise: Rate, kernel: str) -> pd.DataFrame:
     chip, rows = load_hardware("l40s"), measured(TRUE)
     m, n, k = (rows[name].to_numpy(dtype=float) for name in ("m", "n", "k"))
     bandwidth = chip.memory.bandwidth_bytes_per_second
-    seconds = roofline_seconds(2 * m * n * k, n * k + m * (k + 2 * n), product, chip.peak("fp8"), bandwidth)
+    seconds = roofline_seconds(2 * m * n * k, n * k + m * (k + 2 * n), product, chip.peak("fp8"), bandwidth, k)
     if "smooth_quant" not in kernel:
-        seconds = seconds + quantise.launch_seconds + 3 * m * k / (bandwidth * quantise.memory)
+        passed = 3 * m * k / (bandwidth * quantise.memory) + m * quantise.step_seconds
+        seconds = seconds + quantise.launch_seconds + passed
     return rows.assign(dtype="fp8", kernel=kernel, us=1e6 * seconds)
 
 
 def test_the_pass_that_quantises_is_fitted_with_the_products_behind_it(tmp_path: Path) -> None:
-    passed = replace(generic().quantise, memory=0.2)  # its launch shows in the sum with that of the product alone
-    eight_bit(TRUE, passed, "made up").to_parquet(tmp_path / "gemm_grid.parquet")
+    # Its launch shows in the sum with that of the product alone.
+    passed = replace(generic().quantise, memory=0.2, step_seconds=4e-9)
+    product = replace(TRUE, step_seconds=2e-9)
+    eight_bit(product, passed, "made up").to_parquet(tmp_path / "gemm_grid.parquet")
     assert run("l40s", str(tmp_path), out=tmp_path / "l40s.toml") == 0
     for constants in calibration.read(tmp_path / "l40s.toml"):
         assert constants.quantise.memory == pytest.approx(0.2, rel=0.03)
         assert constants.quantise.launch_seconds == passed.launch_seconds
+        assert constants.quantise.step_seconds == pytest.approx(4e-9, rel=0.1)
         found = constants.gemm_8bit
         assert (found.compute, found.memory) == pytest.approx((TRUE.compute, TRUE.memory), rel=0.03)
         assert found.launch_seconds == pytest.approx(TRUE.launch_seconds, rel=0.03)
+        assert found.step_seconds == pytest.approx(2e-9, rel=0.1)
     assert calibration.calibrated(tmp_path / "l40s.toml") == ("gemm_8bit", "quantise")
 
 
@@ -118,7 +123,7 @@ def test_products_whose_input_comes_narrow_say_nothing_about_the_pass(tmp_path: 
     assert run("l40s", str(tmp_path), out=tmp_path / "l40s.toml") == 0
     constants = calibration.read(tmp_path / "l40s.toml")[0]
     assert constants.gemm_8bit.memory == pytest.approx(TRUE.memory, rel=0.03)
-    assert constants.quantise == generic().quantise
+    assert constants.quantise == generic(stack="vllm").quantise
     assert calibration.calibrated(tmp_path / "l40s.toml") == ("gemm_8bit",)
 
 

@@ -179,12 +179,10 @@ def test_json_has_the_fields_that_readers_expect(tmp_path: Path, capsys: pytest.
 # ---- Real measurements. Goals that are missed stand here with the reason, so that a change of either shows.
 
 MISSED_GENERIC = {
-    "gemm_grid": 2,  # int8 on A100, fp8 on RTX PRO 6000: launch and quantising pass differ between libraries
     "moe_grid": 5,  # A100 with Triton kernels nobody tuned; H100 fp8, whose kernel reaches a fifth of the bandwidth
     "e2e_requests": 1,  # end to end p50 with predicted blocks: 8 % too slow, and overload adds it up
 }
 MISSED_CALIBRATED = {
-    "gemm_grid": 3,  # vLLM's fp8 changes tiles with m; weight-only products of TensorRT-LLM switch kernels
     "attention_grid": 7,  # decoding with few thread blocks; TensorRT-LLM without a grouped kernel; fp8 on SM120
     "attention_mixed": 1,
     "moe_grid": 2,  # A100 under vLLM 0.14

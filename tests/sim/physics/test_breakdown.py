@@ -61,7 +61,8 @@ def test_every_narrow_product_waits_for_a_kernel_that_quantises_its_input() -> N
     part, constants = added["quantise for down"], generic().quantise
     each_bytes = 512 * DENSE.intermediate * (2 + 1)  # reads 16 bits, writes 8
     assert (part.count, part.flops, part.moved_bytes) == (DENSE.layers, 0, DENSE.layers * each_bytes)
-    seconds = constants.launch_seconds + each_bytes / (CHIP.memory.bandwidth_bytes_per_second * constants.memory)
+    seconds = constants.launch_seconds + 512 * constants.step_seconds
+    seconds += each_bytes / (CHIP.memory.bandwidth_bytes_per_second * constants.memory)
     assert part.seconds == pytest.approx(DENSE.layers * seconds)
 
 

@@ -21,7 +21,7 @@ from sim.physics.parallelism import Parallelism, allowed_tensor_sizes
 from sim.physics.placement import ON_DEVICE
 from sim.physics.precision import PRECISIONS, Precision, compute_unit, sixteen_bit_unit
 from sim.physics.precision import load as load_precision
-from sim.physics.roofline import Rate
+from sim.physics.roofline import Operator, Rate
 from sim.physics.routing import experts_hit
 from sim.physics.totals import Totals
 from workloads.models import load as load_model
@@ -87,7 +87,7 @@ def twice_the_chip(chip: HardwareProfile) -> HardwareProfile:
 
 def half_the_launches(constants: Efficiency) -> Efficiency:
     rates = {
-        field.name: replace(rate, launch_seconds=rate.launch_seconds / 2)
+        field.name: replace(rate, launch_seconds=rate.launch_seconds / 2, step_seconds=rate.step_seconds / 2)
         for field in fields(constants)
         if isinstance(rate := getattr(constants, field.name), Rate)
     }
@@ -377,3 +377,19 @@ def test_a_narrower_cache_is_read_faster(totals: Totals) -> None:
     times = [IterationModel(DENSE, CHIP, load_precision(f"w16a16{cache}")) for cache in ("", "-kv8", "-kv4")]
     sixteen, eight, four = (float(model.seconds(totals)) for model in times)
     assert sixteen > eight > four
+
+
+@given(st.sampled_from(["fp8", "w8a8", "w4a16"]), st.integers(1, 8192), st.integers(1, 8))
+def test_a_long_row_costs_time_that_an_idle_chip_does_not_save(name: str, tokens: int, longer: int) -> None:
+    """Equally much work and traffic: the kernel that sums over more columns for fewer results is not faster."""
+    model = IterationModel(DENSE, CHIP, PRECISIONS[name])
+    rate = model.efficiency.gemm_narrow_weights if name == "w4a16" else model.efficiency.gemm_8bit
+    step = rate.step_seconds
+    assert step > 0, name
+    short, long = (
+        float(model.kernel_seconds(Operator("made up", "gemm", 1, 1e9 * tokens, 1e6 * tokens, steps=steps)))
+        for steps in (4096.0, 4096.0 * longer)
+    )
+    assert short <= long <= short + 4096.0 * (longer - 1) * step * (1 + 1e-9)
+    alone = Operator("made up", "gemm", 1, 0.0, 0.0, steps=4096.0)
+    assert float(model.kernel_seconds(alone)) == pytest.approx(rate.launch_seconds + 4096.0 * step)
