@@ -183,8 +183,9 @@ def _mixed_form() -> Form:
 
 
 def _fast_link_form() -> Form:
-    names = ("one_shot_seconds", "one_shot", "ring_seconds", "ring")
-    return _links_form(names, (5e-6, 0.58, 11e-6, 0.72), (1e-7, 0.02, 1e-7, 0.02), (1e-4, 1.0, 1e-4, 1.0))
+    names = ("one_shot_seconds", "peer_seconds", "one_shot", "ring_seconds", "ring")
+    start, low, high = (4e-6, 1e-7, 0.58, 11e-6, 0.72), (1e-7, 1e-9, 0.02, 1e-7, 0.02), (1e-4, 1e-5, 1.0, 1e-4, 1.0)
+    return _links_form(names, start, low, high)
 
 
 def _pcie_form() -> Form:

@@ -234,6 +234,7 @@ def _scaled_links(centre: Efficiency, fast: float, pcie: float) -> dict[str, Any
         links,
         one_shot_seconds=links.one_shot_seconds / fast,
         one_shot=min(1.0, links.one_shot * fast),
+        peer_seconds=links.peer_seconds / fast,
         ring_seconds=links.ring_seconds / fast,
         ring=min(1.0, links.ring * fast),
         pcie_seconds=links.pcie_seconds / pcie,

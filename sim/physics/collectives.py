@@ -13,6 +13,10 @@ from sim.physics.roofline import Floats
 SIMPLE_PROTOCOL = 2.5
 """Latency of NCCL's simple protocol in those of its low-latency one (all-reduce tables of A100 and H100, NCCL 2.27)."""
 
+LAST_COPY = 0.5
+"""What copying the last part out of its buffer costs, in parts sent: a ring of w devices sends 2 (w - 1) parts of a
+message and handles 2 w - 1 of them (fits to the same tables give .4 on an A100, 1 on an H100)."""
+
 SERVER_DEVICES = 8
 """Devices of a server, which can meet over PCIe where no fast link joins them."""
 
@@ -70,7 +74,7 @@ def all_reduce_seconds(
         seconds = _pcie_latency_seconds(links, devices) + ring_bytes / _pcie_bytes_per_second(hardware, links)
     else:
         rate = link_bytes_per_second(link, devices)
-        one_shot = links.one_shot_seconds + (devices - 1) * message_bytes / (links.one_shot * rate)
+        one_shot = _one_shot_latency_seconds(links, devices) + (devices - 1) * message_bytes / (links.one_shot * rate)
         seconds = np.minimum(one_shot, links.ring_seconds + ring_bytes / (links.ring * rate))
     return np.where(message_bytes > 0, seconds, 0.0)
 
@@ -89,9 +93,9 @@ def nccl_all_reduce_seconds(
         return all_reduce_seconds(message_bytes, devices, hardware, constants.links)
     nccl = constants.nccl
     latency = nccl.launch_seconds + 2 * (devices - 1) * nccl.step_seconds
-    ring_seconds = 2 * (devices - 1) / devices * message_bytes / link_bytes_per_second(link, devices)
-    low_latency = latency + ring_seconds / nccl.low_latency
-    simple = SIMPLE_PROTOCOL * latency + ring_seconds / nccl.simple
+    part_seconds = message_bytes / devices / link_bytes_per_second(link, devices)
+    low_latency = latency + 2 * (devices - 1) * part_seconds / nccl.low_latency
+    simple = SIMPLE_PROTOCOL * latency + (2 * (devices - 1) + LAST_COPY) * part_seconds / nccl.simple
     return np.where(message_bytes > 0, np.minimum(low_latency, simple), 0.0)
 
 
@@ -155,7 +159,7 @@ def send_seconds(moved_bytes: Floats, sender: int, receiver: int, hardware: Hard
     domain = hardware.devices_per_domain
     link, server = fast_link(hardware, 2), max(SERVER_DEVICES, domain)
     if link and sender // domain == receiver // domain:
-        latency, rate = links.one_shot_seconds, links.ring * link.peer_bytes_per_second
+        latency, rate = _one_shot_latency_seconds(links, 2), links.ring * link.peer_bytes_per_second
     elif sender // server == receiver // server:
         latency, rate = _pcie_latency_seconds(links, 2), _pcie_bytes_per_second(hardware, links)
     else:
@@ -189,6 +193,10 @@ def _network(hardware: HardwareProfile, links: Links) -> tuple[float, float]:
     link = hardware.scale_out or NETWORK
     latency = links.network_seconds if link.latency_seconds is None else link.latency_seconds
     return latency, links.network * link.bytes_per_second
+
+
+def _one_shot_latency_seconds(links: Links, devices: int) -> float:
+    return links.one_shot_seconds + (devices - 1) * links.peer_seconds
 
 
 def _pcie_latency_seconds(links: Links, devices: int) -> float:

@@ -18,12 +18,13 @@ PROFILES = "layers of Llama-2-70B under PyTorch's profiler in 2023 (github.com/m
 class Links:
     """Constants of an all-reduce of s bytes over w devices with B bytes/s per device and direction.
 
-    The better of one-shot, ``one_shot_seconds + (w - 1) s / (one_shot B)``, and ring,
+    The better of one-shot, ``one_shot_seconds + (w - 1) (peer_seconds + s / (one_shot B))``, and ring,
     ``ring_seconds + 2 (w - 1) / w s / (ring B)``; over PCIe the ring alone, at its own latency and rate.
 
     Attributes
     ----------
     one_shot_seconds, one_shot, ring_seconds, ring : latency [s] and reached part of B, over an NVLink-like link.
+    peer_seconds : what each peer adds to the latency of one shot, which waits for the slowest of them [s].
     pcie_seconds, pcie_step_seconds : latency over PCIe, and of each of the 2 (w - 1) steps of the ring there [s].
     pcie_bytes_per_second : rate over PCIe; None takes the host link's datasheet rate.
     pcie_measured : False where the PCIe constants are a default that nobody measured on this kind of system.
@@ -44,6 +45,7 @@ class Links:
     pcie_measured: bool
     source: str
     pcie_step_seconds: float = 0.0
+    peer_seconds: float = 0.0
     host: float = 0.8
     network_seconds: float = 20e-6
     network: float = 0.7
@@ -118,6 +120,10 @@ RATES = tuple(field.name for field in fields(Efficiency) if field.type == "Rate"
 """Names of the constants that are a `Rate`."""
 
 
+HOP_SECONDS = 0.6e-6
+"""One way over a fast link where the profile says nothing [s]: what three libraries' latencies on an A100 leave for it
+beside those on an H100, whose hop is known (all-reduce tables of aiconfigurator-core 0.12.0, Apache-2.0)."""
+
 HALVED = 3.5
 """An int8 peak so many times the 16-bit one tells that products that accumulate in 32 bits run at half rate."""
 
@@ -140,7 +146,10 @@ def generic(hardware: HardwareProfile | None = None, stack: str | None = None) -
     hardware : the chip. Where its matrix units run at half rate when they accumulate in 32 bits, as on GeForce boards,
         neither power nor operands hold them back, and they reach nearly all of that half (.97 on an RTX 4090, in layer
         tables of LLMServingSim, MIT), whatever the library. None and all others: what data-centre boards reach.
+        Collectives wait for as many hops over its fast link as their algorithm has.
     """
+    own = {} if stack is None else generic_of_stack(stack)
+    hop = _hop_seconds(hardware)
     reached = 0.95 if hardware is not None and _halves(hardware) else 0.83
     experts = Rate(30e-6, 0.40, 0.80, f"{GRIDS}; the launch covers gating, sorting and the weighted sum")
     prefill = Rate(12e-6, 0.50, 0.25, f"{GRIDS}; bytes are the chunk's own queries, keys, values, results")
@@ -173,19 +182,9 @@ def generic(hardware: HardwareProfile | None = None, stack: str | None = None) -
         decode_tile_tokens=64,
         mixed_attention=Rate(9e-6, 0.6, 0.9, "mixed batches on RTX 4090 and RTX PRO 6000 (LLMServingSim, MIT)"),
         mixed_tile_tokens=140,
-        links=Links(
-            one_shot_seconds=5e-6,
-            one_shot=0.58,
-            ring_seconds=11e-6,
-            ring=0.72,
-            pcie_seconds=20e-6,
-            pcie_bytes_per_second=16e9,
-            pcie_measured=False,
-            source=f"{GRIDS}, all-reduce inside CUDA graphs on NVLink",
-        ),
-        nccl=Nccl(6.8e-6, 0.80e-6, 0.34, 0.71, "NCCL 2.27 on A100 and H100 (aiconfigurator-core 0.12.0, Apache-2.0)"),
+        links=_generic_links(hop, stack and KIN.get(stack, stack)),
+        nccl=_generic_nccl(hop),
     )
-    own = {} if stack is None else generic_of_stack(stack)
     if hardware is not None and _halves(hardware) and "gemm" in own:
         own["gemm"] = replace(own["gemm"], compute=reached)
     return replace(constants, **own)
@@ -217,6 +216,45 @@ def generic_of_stack(stack: str) -> dict[str, Any]:
         },
     }
     return own.get(stack, {})
+
+
+def _hop_seconds(hardware: HardwareProfile | None) -> float:
+    link = hardware.scale_up if hardware is not None else None
+    return HOP_SECONDS if link is None or link.latency_seconds is None else link.latency_seconds
+
+
+def _generic_links(hop: float, stack: str | None) -> Links:
+    """Return constants of an engine's own all-reduce, which are those of its library.
+
+    Four hops: a flag that the input is there, reading it there and back, a flag that it was read. TensorRT-LLM's has no
+    flags of their own (each datum tells that it has come), but as much of the link in its latency. Larger messages go
+    to NCCL: vLLM's from 8 MiB, TensorRT-LLM's from 1 to 8.
+    """
+    kernel, one_shot, ring_latency, ring = {
+        "vllm": (2.55e-6, 0.58, 8.6e-6, 0.69),
+        "trtllm": (1.3e-6, 0.55, 31e-6, 0.73),
+        None: (2.2e-6, 0.56, 13e-6, 0.70),
+    }[stack]
+    return Links(
+        one_shot_seconds=kernel + 4 * hop,
+        one_shot=one_shot,
+        ring_seconds=ring_latency + 4 * hop,
+        ring=ring,
+        pcie_seconds=20e-6,
+        pcie_bytes_per_second=16e9,
+        pcie_measured=False,
+        source=f"{GRIDS}: joint fit to all-reduce inside CUDA graphs on A100 and H100",
+        peer_seconds=0.09e-6,
+    )
+
+
+def _generic_nccl(hop: float) -> Nccl:
+    """Return constants of NCCL: there and back to find a free buffer, and one hop a step.
+
+    The rate is that of rings: on eight H100 the switch adds up, and large messages take a quarter less.
+    """
+    source = "joint fit to NCCL 2.27 and 2.29 on A100 and H100 (aiconfigurator-core 0.12.0, Apache-2.0)"
+    return Nccl(5e-6 + 2 * hop, 0.38e-6 + hop, 0.325, 0.75, source)
 
 
 def _halves(hardware: HardwareProfile) -> bool:

@@ -12,7 +12,7 @@ from physics_strategies import CHIP, CHIPS
 
 from hardware_profiles.profile import HardwareProfile, Link
 from sim.physics.collectives import all_gather_seconds, all_reduce_seconds, nccl_all_reduce_seconds
-from sim.physics.efficiency import datasheet, generic
+from sim.physics.efficiency import STACKS, datasheet, generic
 
 
 @given(st.sampled_from(CHIPS), st.integers(2, 16), st.integers(1, 10**9))
@@ -40,8 +40,35 @@ def test_no_all_reduce_beats_the_wires(chip: HardwareProfile, devices: int, size
 def test_small_messages_go_in_one_shot_and_large_ones_around_the_ring() -> None:
     links = generic().links
     small, large = all_reduce_seconds(np.array([1024.0, 256e6]), 8, CHIP, links)
-    assert small == pytest.approx(5e-6 + 7 * 1024 / (0.58 * 300e9))
-    assert large == pytest.approx(11e-6 + 2 * 7 / 8 * 256e6 / (0.72 * 300e9))
+    assert small == pytest.approx(links.one_shot_seconds + 7 * (links.peer_seconds + 1024 / (links.one_shot * 300e9)))
+    assert large == pytest.approx(links.ring_seconds + 2 * 7 / 8 * 256e6 / (links.ring * 300e9))
+
+
+@pytest.mark.parametrize("stack", [None, *STACKS])
+def test_a_slower_hop_delays_every_message_alike(stack: str | None) -> None:
+    assert CHIP.scale_up is not None
+    size, by_hop = np.array([1024.0, 256e6]), []
+    for hop in (0.4e-6, 0.9e-6):
+        chip = replace(CHIP, scale_up=replace(CHIP.scale_up, latency_seconds=hop))
+        by_hop.append(all_reduce_seconds(size, 8, chip, generic(chip, stack).links))
+    assert by_hop[1] - by_hop[0] == pytest.approx(4 * 0.5e-6, rel=1e-6)  # a flag, there and back, a flag
+
+
+def test_every_step_of_a_ring_takes_a_hop() -> None:
+    chips = [replace(CHIP, scale_up=replace(CHIP.scale_up, latency_seconds=hop)) for hop in (0.4e-6, 0.9e-6)]
+    for devices in (2, 8):
+        fast, slow = (nccl_all_reduce_seconds(np.array(512.0), devices, chip, generic(chip)) for chip in chips)
+        assert slow - fast == pytest.approx((2 + 2 * (devices - 1)) * 0.5e-6)
+
+
+def test_two_devices_lose_more_to_the_last_copy_than_eight() -> None:
+    constants = generic()
+    rates = {}
+    for devices in (2, 8):
+        ring_bytes = 2 * (devices - 1) / devices * 1e10
+        rates[devices] = ring_bytes / nccl_all_reduce_seconds(np.array(1e10), devices, CHIP, constants)
+    assert rates[8] == pytest.approx(constants.nccl.simple * 300e9 * 14 / 14.5, rel=0.01)
+    assert rates[2] == pytest.approx(constants.nccl.simple * 300e9 * 2 / 2.5, rel=0.01)
 
 
 def test_a_mesh_uses_only_the_wires_to_the_peers_of_the_group() -> None:

@@ -143,20 +143,22 @@ def test_an_all_reduce_over_two_servers_by_hand() -> None:
     assert servers_of(CHIP, 16) == (8, 2)
     assert servers_of(CHIP, 8, stride=2) == (4, 2)  # every second device of two servers
     size = 256e6
-    inside = 2 * (11e-6 + 7 / 8 * size / (0.72 * 300e9))
+    inside = 2 * (LINKS.ring_seconds + 7 / 8 * size / (LINKS.ring * 300e9))
     across = 2 * 20e-6 + size / 8 / (0.7 * 50e9)  # of two, a ring sends each half there and back
     assert all_reduce_seconds(np.array(size), 16, CHIP, LINKS) == pytest.approx(inside + across)
 
 
 def test_many_servers_add_small_messages_up_a_tree() -> None:
     small = all_reduce_seconds(np.array(1024.0), 8 * 32, CHIP, LINKS)
-    assert small == pytest.approx(2 * 11e-6 + 2 * 5 * 20e-6, rel=0.01)  # 5 levels up and down, not 62 steps round
+    assert small == pytest.approx(
+        2 * LINKS.ring_seconds + 2 * 5 * 20e-6, rel=0.01
+    )  # 5 levels up and down, not 62 steps
 
 
 def test_a_hop_takes_the_link_between_its_devices() -> None:
     size = np.array(1e6)
     fast, network = (float(send_seconds(size, 0, receiver, CHIP, LINKS)) for receiver in (7, 8))
-    assert fast == pytest.approx(5e-6 + 1e6 / (0.72 * 300e9))
+    assert fast == pytest.approx(LINKS.one_shot_seconds + LINKS.peer_seconds + 1e6 / (LINKS.ring * 300e9))
     assert network == pytest.approx(20e-6 + 1e6 / (0.7 * 50e9))
     assert send_seconds(size, 8, 9, CHIP, LINKS) == fast
     cards = replace(CHIP, scale_up=None, devices_per_domain=1)
