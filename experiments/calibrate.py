@@ -190,6 +190,8 @@ def _numbers(constant: str, result: Fit, constants: Efficiency) -> dict[str, Any
     names: tuple[str, ...] = ("launch_seconds", "compute", "memory", "sharpness")
     if getattr(value, "step_seconds", 0.0):
         names = (*names, "step_seconds")
+    if getattr(value, "cached", 1.0) != 1.0:
+        names = (*names, "cached")
     if constant in ("links", "nccl"):
         names = result.names
     numbers: dict[str, Any] = {name: float(f"{getattr(value, name):.5g}") for name in names}

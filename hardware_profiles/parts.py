@@ -46,12 +46,14 @@ class Memory:
     bandwidth_bytes_per_second : datasheet rate [bytes/s].
     reported_bytes : total that the driver's tool (nvidia-smi) prints, or None [bytes].
     cuda_visible_bytes : total that a process sees (cudaMemGetInfo), smaller again, or None [bytes].
+    cache_bytes : last cache on the chip in front of the memory (L2), or None where nobody looked it up [bytes].
     """
 
     capacity_bytes: float
     bandwidth_bytes_per_second: float
     reported_bytes: float | None = None
     cuda_visible_bytes: float | None = None
+    cache_bytes: float | None = None
 
     @property
     def usable_bytes(self) -> float:

@@ -19,7 +19,18 @@ from hardware_profiles.parts import (
     Memory,
 )
 from hardware_profiles.plausibility import Figures, highest_half, sparse_looking, twice_a_known_chip
-from hardware_profiles.reading import CAPACITY, FLOPS, LATENCY, LINK_RATE, MEMORY_RATE, POWER, PRICE, Table, read_toml
+from hardware_profiles.reading import (
+    CACHE,
+    CAPACITY,
+    FLOPS,
+    LATENCY,
+    LINK_RATE,
+    MEMORY_RATE,
+    POWER,
+    PRICE,
+    Table,
+    read_toml,
+)
 
 __all__ = ["Evidence", "HardwareProfile", "Link", "Memory", "available", "load"]
 
@@ -32,7 +43,9 @@ _FIELDS = (
     *("title", "vendor", "architecture", "form", "year", "confidence", "dense", "flags"),
     *(*_EVIDENT_FIELDS, "article", "evidence"),
 )
-_MEMORY_FIELDS = ("capacity_bytes", "bandwidth_bytes_per_second", "reported_bytes", "cuda_visible_bytes")
+_MEMORY_FIELDS = (
+    *("capacity_bytes", "bandwidth_bytes_per_second", "reported_bytes", "cuda_visible_bytes", "cache_bytes"),
+)
 _LINK_FIELDS = ("kind", "topology", "bytes_per_second", "peer_bytes_per_second", "latency_seconds")
 _ARTICLE_FIELDS = (
     *("dense_fp16_tflops", "dense_fp8_tflops", "dense_int8_tops", "memory_gb", "bandwidth_gb_s"),
@@ -198,6 +211,7 @@ def _memory(table: Table) -> Memory:
         bandwidth_bytes_per_second=table.number("bandwidth_bytes_per_second", MEMORY_RATE),
         reported_bytes=table.optional_number("reported_bytes", CAPACITY),
         cuda_visible_bytes=table.optional_number("cuda_visible_bytes", CAPACITY),
+        cache_bytes=table.optional_number("cache_bytes", CACHE),
     )
     larger = memory.capacity_bytes
     for key in ("reported_bytes", "cuda_visible_bytes"):

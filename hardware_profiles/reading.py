@@ -47,6 +47,7 @@ class Unit:
 
 FLOPS = Unit("flops per second", 1e11, 1e18, ((10, "PFLOPS", "e15"), (1e6, "TFLOPS", "e12")))
 CAPACITY = Unit("bytes", 1e9, 1e14, ((1e4, "GB", 2**30), (1e9, "MiB", 2**20)))
+CACHE = Unit("bytes", 1e5, 1e9, ((1e3, "MB", 2**20), (1e5, "KB", 2**10)))
 MEMORY_RATE = Unit("bytes per second", 1e9, 1e15, ((20, "TB/s", "e12"), (1e5, "GB/s", "e9")))
 LINK_RATE = Unit("bytes per second", 1e8, 1e14, ((1e5, "GB/s", "e9"),))
 LATENCY = Unit("seconds", 0.0, 0.01, ((math.inf, "microseconds", "e-6"),))

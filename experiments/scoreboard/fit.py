@@ -115,7 +115,7 @@ def _rate_form(constant: str, *, memory_only: bool) -> Form:
     """Launch, reached parts and sharpness of a `Rate`; arithmetic is left alone where it never binds."""
     assert constant in RATES
     rate = getattr(generic(), constant)
-    names: tuple[str, ...] = ("launch_seconds", "memory")
+    names: tuple[str, ...] = ("launch_seconds", "memory", *(("cached",) if constant == "elementwise" else ()))
     if not memory_only:
         names = ("launch_seconds", "compute", "memory", "sharpness")
     if constant in STEPPING:
@@ -132,6 +132,7 @@ def _rate_form(constant: str, *, memory_only: bool) -> Form:
         "memory": (rate.memory, 0.02, most),
         "sharpness": (2.0, 1.0, 20.0),
         "step_seconds": (1e-9, *STEP),
+        "cached": (rate.cached, 1.0, 2 * CACHED),
     }
     start, low, high = zip(*(spans[name] for name in names), strict=True)
     return Form(names, start, low, high, apply)

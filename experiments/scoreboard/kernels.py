@@ -14,7 +14,7 @@ from hardware_profiles.profile import HardwareProfile
 from sim.physics.efficiency import Efficiency
 from sim.physics.operators import STREAM_BYTES, expert_work, gemm_work, quantising_bytes
 from sim.physics.precision import PRECISIONS, Precision, compute_unit, sixteen_bit_unit
-from sim.physics.roofline import roofline_seconds
+from sim.physics.roofline import roofline_seconds, slow_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,8 +85,9 @@ def operator_seconds(
     steps: Floats | float = 0.0,
 ) -> Floats:
     """Return the time of kernels under the constants of that name [s]."""
-    rate, bandwidth = getattr(constants, constant), chip.memory.bandwidth_bytes_per_second
-    return roofline_seconds(flops, moved_bytes, rate, chip.peak(unit), bandwidth, steps)
+    rate, memory = getattr(constants, constant), chip.memory
+    slow = slow_bytes(moved_bytes, rate, memory.cache_bytes)
+    return roofline_seconds(flops, slow, rate, chip.peak(unit), memory.bandwidth_bytes_per_second, steps)
 
 
 def product_seconds(

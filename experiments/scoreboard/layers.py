@@ -9,13 +9,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from experiments.scoreboard.groups import Floats, Found, Goals, Group, Skipped, by, floats, folds
-from experiments.scoreboard.kernels import GEMM_8BIT, GEMM_16BIT, gemm_constant, precision_of, product_seconds
+from experiments.scoreboard.kernels import (
+    GEMM_8BIT,
+    GEMM_16BIT,
+    gemm_constant,
+    operator_seconds,
+    precision_of,
+    product_seconds,
+)
 from hardware_profiles.profile import HardwareProfile
 from sim.physics.collectives import nccl_all_reduce_seconds
 from sim.physics.efficiency import Efficiency, datasheet
 from sim.physics.iteration import EAGER_HOST_SECONDS, HOST_SECONDS, IterationModel
 from sim.physics.operators import SAMPLING_BYTES, SAMPLING_KERNELS, STREAM_BYTES
 from sim.physics.parallelism import Parallelism
+from sim.physics.precision import sixteen_bit_unit
 from sim.physics.totals import Totals, decodes, prompt
 from workloads.models import load as load_model
 from workloads.models.transformer import Transformer
@@ -84,13 +92,11 @@ def _products(chip: HardwareProfile, rows: pd.DataFrame) -> Found:
 
 
 def _elementwise(chip: HardwareProfile, rows: pd.DataFrame, moved_bytes: Floats) -> Found:
-    us = floats(rows, "us")[0]
-    bandwidth = chip.memory.bandwidth_bytes_per_second
+    us, unit = floats(rows, "us")[0], sixteen_bit_unit(chip)
     kernels = np.where(rows["op"].astype(str) == "sampler", SAMPLING_KERNELS, 1)
 
     def seconds(constants: Efficiency) -> Floats:
-        rate = constants.elementwise
-        return np.asarray(kernels * rate.launch_seconds + moved_bytes / (bandwidth * rate.memory))
+        return kernels * operator_seconds(constants, "elementwise", chip, unit, 0.0, moved_bytes / kernels)
 
     shape = folds(rows, ("tokens", "tp"))
     label, hardware, stack = f"{_title(rows)} the rest", str(rows["hw"].iloc[0]), _stack(rows)

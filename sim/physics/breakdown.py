@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from sim.physics.operators import (
     score_bytes_per_pair,
 )
 from sim.physics.prefill_attention import MASKED, UNFUSED_KERNELS, PrefillSlopes
-from sim.physics.roofline import Operator, Rate, arithmetic_seconds, overlapped_seconds
+from sim.physics.roofline import Operator, Rate, arithmetic_seconds, overlapped_seconds, slow_bytes
 from sim.physics.totals import Totals
 
 
@@ -97,7 +97,9 @@ def _kernels(model: IterationModel, operator: Operator) -> Part:
     rate, peak = model.rates[operator.kind]
     count, flops, moved_bytes = operator.count, float(operator.flops), float(operator.moved_bytes)
     seconds, steps = count * float(model.kernel_seconds(operator)), count * float(operator.steps)
-    return _part(model, operator.name, count, count * flops, count * moved_bytes, rate, peak, seconds, steps)
+    part = _part(model, operator.name, count, count * flops, count * moved_bytes, rate, peak, seconds, steps)
+    near = float(slow_bytes(moved_bytes, rate, model.hardware.memory.cache_bytes)) / moved_bytes
+    return replace(part, memory_seconds=part.memory_seconds * near)
 
 
 def _part(

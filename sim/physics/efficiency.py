@@ -174,7 +174,9 @@ def generic(hardware: HardwareProfile | None = None, stack: str | None = None) -
         ),
         experts=experts,
         experts_8bit=experts,
-        elementwise=Rate(2e-6, 1.0, 0.80, "RTX 4090 and A100 layer tables (LLMServingSim, Vidur; MIT); no arithmetic"),
+        elementwise=Rate(
+            2e-6, 1.0, 0.85, "RTX 4090 and RTX PRO 6000 layer tables (LLMServingSim, MIT); no arithmetic", cached=3.0
+        ),
         prefill_attention=prefill,
         prefill_attention_8bit=prefill,
         decode_attention=decode,

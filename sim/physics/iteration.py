@@ -17,7 +17,7 @@ from sim.physics.operators import STREAM_BYTES, expert_operators, head_operators
 from sim.physics.parallelism import Parallelism
 from sim.physics.placement import ON_DEVICE, Placement
 from sim.physics.precision import PRECISIONS, Precision, compute_unit, sixteen_bit_unit
-from sim.physics.roofline import Floats, Operator, Rate, roofline_seconds
+from sim.physics.roofline import Floats, Operator, Rate, roofline_seconds, slow_bytes
 from sim.physics.stages import Stage, stages_of
 from sim.physics.streaming import link_seconds
 from sim.physics.totals import Totals
@@ -213,8 +213,9 @@ class IterationModel:
     def kernel_seconds(self, operator: Operator) -> Floats:
         """Return the time of one kernel of an operator on this chip [s]; see `roofline_seconds`."""
         rate, peak = self.rates[operator.kind]
-        bandwidth = self.hardware.memory.bandwidth_bytes_per_second
-        return roofline_seconds(operator.flops, operator.moved_bytes, rate, peak, bandwidth, operator.steps)
+        memory = self.hardware.memory
+        slow = slow_bytes(operator.moved_bytes, rate, memory.cache_bytes)
+        return roofline_seconds(operator.flops, slow, rate, peak, memory.bandwidth_bytes_per_second, operator.steps)
 
     def _rank_operators(self, tokens: Floats) -> list[Operator]:
         ends = {"is_first": self.part.is_first, "is_last": self.part.is_last}

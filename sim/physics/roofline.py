@@ -22,6 +22,11 @@ CACHED = 4.0
 CACHING = ("quantise", "elementwise")
 """Kinds whose small tensors may come from that cache."""
 
+CACHE_SHARE = 0.5
+"""Part of that cache in which a kernel finds what the one before left, beside the weights that stream through: norms,
+rotations and activations of vLLM keep their speed up to about half of it (LLMServingSim's layers on RTX 4090 and RTX
+PRO 6000, MIT)."""
+
 
 @dataclass(frozen=True)
 class Rate:
@@ -35,6 +40,8 @@ class Rate:
     source : where the numbers come from.
     sharpness : how sharply the scarcer resource decides; see `together`. At least 1.
     step_seconds : time of each of the steps that such a kernel takes one after another; see `Operator.steps` [s].
+    cached : how many times faster bytes move that fit into `CACHE_SHARE` of the chip's cache, 1 to twice `CACHED`: a
+        kernel between two products reads what the first left there.
     """
 
     launch_seconds: float
@@ -43,6 +50,7 @@ class Rate:
     source: str
     sharpness: float = math.inf
     step_seconds: float = 0.0
+    cached: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse what no hardware does."""
@@ -54,6 +62,8 @@ class Rate:
                 raise ValueError(f"efficiency {name}={fraction}; allowed are fractions above 0, at most {most:g}")
         if not self.sharpness >= 1:
             raise ValueError(f"sharpness={self.sharpness}; allowed are 1 (no overlap) to infinity (full overlap)")
+        if not 1 <= self.cached <= 2 * CACHED:
+            raise ValueError(f"cached={self.cached}; allowed are 1 (no cache) to {2 * CACHED:g}")
 
 
 @dataclass(frozen=True)
@@ -111,6 +121,20 @@ def arithmetic_seconds(
 ) -> Floats | float:
     """Return how long a kernel would take if memory were no matter: its arithmetic and its steps [s]."""
     return flops / (flops_per_second * rate.compute) + steps * rate.step_seconds
+
+
+def slow_bytes(moved_bytes: Floats | float, rate: Rate, cache_bytes: float | None) -> Floats | float:
+    """Return the bytes that would take as long if all came from memory [bytes]; see `Rate.cached`.
+
+    >>> rate = Rate(0.0, 1.0, 1.0, "example", cached=4.0)
+    >>> float(slow_bytes(10e6, rate, 40e6)), float(slow_bytes(60e6, rate, 40e6)), slow_bytes(60e6, rate, None)
+    (2500000.0, 45000000.0, 60000000.0)
+    """
+    if rate.cached == 1.0 or not cache_bytes:
+        return moved_bytes
+    near = np.minimum(moved_bytes, CACHE_SHARE * cache_bytes)
+    slow: Floats = moved_bytes - near * (1.0 - 1.0 / rate.cached)
+    return slow
 
 
 def roofline_seconds(

@@ -83,6 +83,23 @@ def test_a_stack_has_its_own_kernels_and_borrows_those_it_was_not_measured_for(t
         calibration.read(out)
 
 
+def test_the_cache_between_kernels_is_found(tmp_path: Path) -> None:
+    chip, true = load_hardware("rtx-4090"), Rate(2e-6, 1.0, 0.9, "made up", cached=2.5)
+    tokens = np.unique(np.geomspace(1, 8192, 60).astype(int))
+    moved_bytes = 2.0 * 3 * 14336 * tokens
+    cache = chip.memory.cache_bytes
+    assert cache is not None
+    from_memory = moved_bytes - 0.6 * np.minimum(moved_bytes, cache / 2)  # what fits into half of it takes 1 / 2.5
+    us = 1e6 * (true.launch_seconds + from_memory / (true.memory * chip.memory.bandwidth_bytes_per_second))
+    labels = {"src": "llmservingsim-v1", "hw": "RTX4090", "model": "Llama-3.1-8B", "tp": 1, "dtype": "bf16"}
+    table = pd.DataFrame(labels | {"op": "act_fn", "tokens": tokens, "m": tokens, "n": 0, "k": 0, "us": us})
+    table.to_csv(tmp_path / "layer_ops.csv", index=False)
+    assert run("rtx-4090", str(tmp_path), out=tmp_path / "mine.toml") == 0
+    found = calibration.read(tmp_path / "mine.toml")[0].elementwise
+    assert (found.launch_seconds, found.memory) == pytest.approx((true.launch_seconds, true.memory), rel=0.02)
+    assert found.cached == pytest.approx(true.cached, rel=0.02)
+
+
 def test_boards_that_halve_their_rate_reach_it_with_every_library() -> None:
     reached = {stack: generic(load_hardware("rtx-3090"), stack).gemm.compute for stack in (None, *STACKS)}
     assert set(reached.values()) == {reached[None]}

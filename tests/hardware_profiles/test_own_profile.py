@@ -37,6 +37,7 @@ LARGEST: dict[str, Any] = {
         **SMALLEST["memory"],
         "reported_bytes": 63 * 2**30,
         "cuda_visible_bytes": 62 * 2**30,
+        "cache_bytes": 40 * 2**20,
     },
     "scale_up": {
         "kind": "Fabric",
@@ -58,7 +59,7 @@ REQUIRED = [
 NUMBERS = [
     *("power_watts", "year", "devices_per_domain", "peak_flops_per_second.fp16", "peak_flops_per_second.int8"),
     *("memory.capacity_bytes", "memory.bandwidth_bytes_per_second", "memory.reported_bytes"),
-    *("memory.cuda_visible_bytes", "scale_up.bytes_per_second", "scale_up.peer_bytes_per_second"),
+    *("memory.cuda_visible_bytes", "memory.cache_bytes", "scale_up.bytes_per_second", "scale_up.peer_bytes_per_second"),
     *("scale_up.latency_seconds", "host_link.bytes_per_second", "scale_out.bytes_per_second"),
 ]
 TEXTS = ["title", "vendor", "architecture", "form", "confidence", "host_link.kind", "scale_up.topology"]

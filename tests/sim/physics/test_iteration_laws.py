@@ -72,6 +72,15 @@ def test_monotone_in_every_total(model: IterationModel, totals: Totals, name: st
     assert model.seconds(larger) >= model.seconds(totals)
 
 
+@given(iteration_models(), iterations())
+def test_a_larger_cache_never_takes_longer(model: IterationModel, totals: Totals) -> None:
+    times = []
+    for cache_bytes in (None, 4e6, 40e6, 400e6):
+        memory = replace(model.hardware.memory, cache_bytes=cache_bytes)
+        times.append(float(replace(model, hardware=replace(model.hardware, memory=memory)).seconds(totals)))
+    assert times == sorted(times, reverse=True)
+
+
 def twice_the_chip(chip: HardwareProfile) -> HardwareProfile:
     def twice(link: Link | None) -> Link | None:
         return link and replace(
