@@ -26,8 +26,8 @@ REASONS = {
     "collectives": "eager calls wait 15 to 28 us for the host, a profiler adds its own time; one-shot kernels "
     "take 2.6 us in TensorRT-LLM and 4.4 in vLLM",
     "operators of a layer": "cuBLAS changes kernels with the shape",
-    "whole iterations": "on this stack of 2023 prompts above 2,048 tokens take 0.2 s longer for each 4,096 than their "
-    "operators do, however many devices share them",
+    "whole iterations": "cuBLAS of 2023 likes 512 rows better than those around them; above 2,048 tokens this stack "
+    "takes up to twice as long as its operators do, probably since collectives then hold more memory than is free",
     "server replay, end to end": "one chip, and overload adds up what every step is off",
 }
 """Why goals are missed, as far as anybody knows."""

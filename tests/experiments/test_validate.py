@@ -91,6 +91,18 @@ def test_an_unknown_model_still_has_its_products_scored() -> None:
     assert "nobody-1b" in by_level(rows)["skipped"].note
 
 
+def test_modules_of_several_kernels_are_left_out_of_traces_of_pytorch() -> None:
+    products = gemm_table("RTX3090").drop(columns=["backend", "kernel"]).head(4)
+    products = products.assign(src="llmservingsim-v0", model="Llama-3.1-8B", tp=1, op="q_proj", tokens=products.m)
+    embedding, norm = (products.head(2).assign(op=name, n=0, k=0) for name in ("embedding", "input_layernorm"))
+    found = READERS["layer_ops"](pd.concat([products, embedding, norm]))
+    rows = {group.constant: len(group.measured_seconds) for group in found if isinstance(group, Group)}
+    assert rows == {"gemm": 4, "elementwise": 2}
+    assert {group.stack for group in found if isinstance(group, Group)} == {"pytorch"}
+    left_out = by_level(rows_of(found))["skipped"]
+    assert (left_out.n, left_out.note) == (2, "not modelled: input_layernorm")
+
+
 def test_iterations_are_priced_as_the_simulator_prices_them() -> None:
     model = IterationModel(load_model("llama-3.1-8b"), load("l40s"))
     decode = 1e3 * float(model.seconds(Totals(8, 8, decode_sequences=8, decode_kv_tokens=8000)))
