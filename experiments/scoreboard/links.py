@@ -81,19 +81,19 @@ def _seconds(constants: Efficiency, rows: pd.DataFrame, chip: HardwareProfile, s
     first = rows.iloc[0]
     world, server = int(first.world), max(SERVER_DEVICES, chip.devices_per_domain)
     if first.op == "send_recv":
-        return send_seconds(size, 0, server if across else 1, chip, constants.links)
+        return send_seconds(size, 0, server if across else 1, chip, constants)
     if first.op == "all_reduce" and not across:
         return _waiting(_all_reduce(constants, first, chip, size), str(first.backend), chip)
     # Fewer devices of a server than it has are as far apart as if the others stood between them.
     stride = max(1, server // int(first.per_node)) if across else 1
     moved = (world - 1) / world * size if first.op == "alltoall" else size
-    return MODELLED[str(first.op)](moved, world, chip, constants.links, stride)
+    return MODELLED[str(first.op)](moved, world, chip, constants, stride)
 
 
 def _all_reduce(constants: Efficiency, first: pd.Series[Any], chip: HardwareProfile, size: Floats) -> Floats:
     if _is_bare(first):
         return nccl_all_reduce_seconds(size, int(first.world), chip, constants)
-    seconds = all_reduce_seconds(size, int(first.world), chip, constants.links)
+    seconds = all_reduce_seconds(size, int(first.world), chip, constants)
     if not str(first.backend).startswith("vllm_eager"):
         return seconds
     # The benchmark hands every eager call a fresh copy of the message, made on the device (aiconfigurator's collector).

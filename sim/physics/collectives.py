@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from hardware_profiles.profile import HardwareProfile, Link
-from sim.physics.efficiency import Efficiency, Links
+from sim.physics.efficiency import Efficiency, Links, Nccl
 from sim.physics.roofline import Floats
 
 SIMPLE_PROTOCOL = 2.5
@@ -48,7 +48,7 @@ def servers_of(hardware: HardwareProfile, devices: int, stride: int = 1) -> tupl
 
 
 def all_reduce_seconds(
-    message_bytes: Floats, devices: int, hardware: HardwareProfile, links: Links, stride: int = 1
+    message_bytes: Floats, devices: int, hardware: HardwareProfile, constants: Efficiency, stride: int = 1
 ) -> Floats:
     """Return the time until every device has the sum of all their messages; one device needs none [s].
 
@@ -63,9 +63,12 @@ def all_reduce_seconds(
     """
     if devices == 1:
         return np.zeros_like(message_bytes)
+    links = constants.links
     inside, places = servers_of(hardware, devices, stride)
     if places > 1:
-        parts = 2 * all_gather_seconds(message_bytes, inside, hardware, links, stride)  # scattering mirrors gathering
+        parts = 2 * all_gather_seconds(
+            message_bytes, inside, hardware, constants, stride
+        )  # scattering mirrors gathering
         seconds = parts + _across_seconds(message_bytes / inside, places, hardware, links)
         return np.where(message_bytes > 0, seconds, 0.0)
     ring_bytes = 2 * (devices - 1) / devices * message_bytes
@@ -74,7 +77,9 @@ def all_reduce_seconds(
         seconds = _pcie_latency_seconds(links, devices) + ring_bytes / _pcie_bytes_per_second(hardware, links)
     else:
         rate = link_bytes_per_second(link, devices)
-        one_shot = _one_shot_latency_seconds(links, devices) + (devices - 1) * message_bytes / (links.one_shot * rate)
+        one_shot = links.one_shot_seconds + (devices - 1) * (
+            links.peer_seconds + message_bytes / (links.one_shot * rate)
+        )
         seconds = np.minimum(one_shot, links.ring_seconds + ring_bytes / (links.ring * rate))
     return np.where(message_bytes > 0, seconds, 0.0)
 
@@ -90,23 +95,19 @@ def nccl_all_reduce_seconds(
     """
     link = fast_link(hardware, devices)
     if devices == 1 or link is None:
-        return all_reduce_seconds(message_bytes, devices, hardware, constants.links)
-    nccl = constants.nccl
-    latency = nccl.launch_seconds + 2 * (devices - 1) * nccl.step_seconds
-    part_seconds = message_bytes / devices / link_bytes_per_second(link, devices)
-    low_latency = latency + 2 * (devices - 1) * part_seconds / nccl.low_latency
-    simple = SIMPLE_PROTOCOL * latency + (2 * (devices - 1) + LAST_COPY) * part_seconds / nccl.simple
-    return np.where(message_bytes > 0, np.minimum(low_latency, simple), 0.0)
+        return all_reduce_seconds(message_bytes, devices, hardware, constants)
+    steps, part_seconds = 2 * (devices - 1), message_bytes / devices / link_bytes_per_second(link, devices)
+    return np.where(message_bytes > 0, _protocol_seconds(part_seconds, steps, steps, constants.nccl), 0.0)
 
 
 def all_gather_seconds(
-    gathered_bytes: Floats, devices: int, hardware: HardwareProfile, links: Links, stride: int = 1
+    gathered_bytes: Floats, devices: int, hardware: HardwareProfile, constants: Efficiency, stride: int = 1
 ) -> Floats:
     """Return the time until every device has the parts of all; one device needs none [s].
 
-    Each device receives all but its own part, half of what a ring all-reduce moves, with an all-reduce's latency.
-    Between servers each device first collects from its counterparts, then inside. A reduce-scatter is the mirror
-    image, and takes as long.
+    Each device receives all but its own part: half of what a ring all-reduce moves, in half its steps. Engines leave
+    it to NCCL. Between servers each device first collects from its counterparts, then inside. A reduce-scatter is the
+    mirror image, and takes as long.
 
     Parameters
     ----------
@@ -117,17 +118,17 @@ def all_gather_seconds(
         return np.zeros_like(gathered_bytes)
     inside, places = servers_of(hardware, devices, stride)
     if places > 1:
-        latency, rate = _network(hardware, links)
+        latency, rate = _network(hardware, constants.links)
         part = (places - 1) / places * gathered_bytes / inside
         seconds = (places - 1) * latency + part / rate
-        seconds = seconds + all_gather_seconds(gathered_bytes, inside, hardware, links, stride)
+        seconds = seconds + all_gather_seconds(gathered_bytes, inside, hardware, constants, stride)
         return np.where(gathered_bytes > 0, seconds, 0.0)
-    received_bytes = (devices - 1) / devices * gathered_bytes
-    return np.where(gathered_bytes > 0, _inside_seconds(received_bytes, devices, hardware, links, stride), 0.0)
+    seconds = _inside_seconds(gathered_bytes / devices, devices, devices - 1, hardware, constants, stride)
+    return np.where(gathered_bytes > 0, seconds, 0.0)
 
 
 def all_to_all_seconds(
-    received_bytes: Floats, devices: int, hardware: HardwareProfile, links: Links, stride: int = 1
+    received_bytes: Floats, devices: int, hardware: HardwareProfile, constants: Efficiency, stride: int = 1
 ) -> Floats:
     """Return the time until every device has what the others have for it; one device needs none [s].
 
@@ -141,15 +142,19 @@ def all_to_all_seconds(
     if devices == 1:
         return np.zeros_like(received_bytes)
     inside, places = servers_of(hardware, devices, stride)
-    near = received_bytes * ((inside - 1) / (devices - 1))
-    seconds = _inside_seconds(near, inside, hardware, links, stride) if inside > 1 else np.zeros_like(received_bytes)
+    part, near = received_bytes / (devices - 1), received_bytes * ((inside - 1) / (devices - 1))
+    seconds = np.zeros_like(received_bytes)
+    if inside > 1:  # all parts at once, each over its own way
+        seconds = _inside_seconds(part, inside, 1, hardware, constants, stride)
     if places > 1:
-        latency, rate = _network(hardware, links)
+        latency, rate = _network(hardware, constants.links)
         seconds = np.maximum(seconds, latency + (received_bytes - near) / rate)
     return np.where(received_bytes > 0, seconds, 0.0)
 
 
-def send_seconds(moved_bytes: Floats, sender: int, receiver: int, hardware: HardwareProfile, links: Links) -> Floats:
+def send_seconds(
+    moved_bytes: Floats, sender: int, receiver: int, hardware: HardwareProfile, constants: Efficiency
+) -> Floats:
     """Return the time to send to another device, counted from 0 in the order of servers and of fast domains [s].
 
     Parameters
@@ -157,9 +162,10 @@ def send_seconds(moved_bytes: Floats, sender: int, receiver: int, hardware: Hard
     moved_bytes : any shape; nothing takes no time [bytes].
     """
     domain = hardware.devices_per_domain
-    link, server = fast_link(hardware, 2), max(SERVER_DEVICES, domain)
+    link, server, links = fast_link(hardware, 2), max(SERVER_DEVICES, domain), constants.links
     if link and sender // domain == receiver // domain:
-        latency, rate = _one_shot_latency_seconds(links, 2), links.ring * link.peer_bytes_per_second
+        nccl = constants.nccl  # which writes into the receiver's own memory: no buffer, no copy
+        latency, rate = nccl.launch_seconds + nccl.step_seconds, nccl.simple * link.peer_bytes_per_second
     elif sender // server == receiver // server:
         latency, rate = _pcie_latency_seconds(links, 2), _pcie_bytes_per_second(hardware, links)
     else:
@@ -180,12 +186,23 @@ def _across_seconds(message_bytes: Floats, places: int, hardware: HardwareProfil
     return np.minimum(ring, tree)
 
 
-def _inside_seconds(moved_bytes: Floats, devices: int, hardware: HardwareProfile, links: Links, stride: int) -> Floats:
-    """Return the time in which every device of a server receives so many bytes from the others."""
+def _inside_seconds(
+    part_bytes: Floats, devices: int, steps: int, hardware: HardwareProfile, constants: Efficiency, stride: int
+) -> Floats:
+    """Return the time in which every device of a server receives a part from each other one, in so many steps."""
     link = fast_link(hardware, devices * stride)
     if link is None:
-        return _pcie_latency_seconds(links, devices) + moved_bytes / _pcie_bytes_per_second(hardware, links)
-    return links.ring_seconds + moved_bytes / (links.ring * link_bytes_per_second(link, devices))
+        latency = _pcie_latency_seconds(constants.links, devices)
+        return latency + (devices - 1) * part_bytes / _pcie_bytes_per_second(hardware, constants.links)
+    return _protocol_seconds(part_bytes / link_bytes_per_second(link, devices), devices - 1, steps, constants.nccl)
+
+
+def _protocol_seconds(part_seconds: Floats, parts: int, steps: int, nccl: Nccl) -> Floats:
+    """Return the time for so many parts by the better of NCCL's protocols, one of which takes the bare link so long."""
+    latency = nccl.launch_seconds + steps * nccl.step_seconds
+    low_latency = latency + parts * part_seconds / nccl.low_latency
+    simple = SIMPLE_PROTOCOL * latency + (parts + LAST_COPY) * part_seconds / nccl.simple
+    return np.asarray(np.minimum(low_latency, simple))
 
 
 def _network(hardware: HardwareProfile, links: Links) -> tuple[float, float]:
@@ -193,10 +210,6 @@ def _network(hardware: HardwareProfile, links: Links) -> tuple[float, float]:
     link = hardware.scale_out or NETWORK
     latency = links.network_seconds if link.latency_seconds is None else link.latency_seconds
     return latency, links.network * link.bytes_per_second
-
-
-def _one_shot_latency_seconds(links: Links, devices: int) -> float:
-    return links.one_shot_seconds + (devices - 1) * links.peer_seconds
 
 
 def _pcie_latency_seconds(links: Links, devices: int) -> float:

@@ -16,7 +16,7 @@ from sim.physics.collectives import (
     send_seconds,
     servers_of,
 )
-from sim.physics.efficiency import Links
+from sim.physics.efficiency import Efficiency
 from sim.physics.operators import STREAM_BYTES
 from sim.physics.parallelism import Parallelism
 from sim.physics.roofline import Floats
@@ -35,7 +35,7 @@ class Communication:
     Attributes
     ----------
     layers : of one stage, or all; see `Stage`.
-    parallelism, hardware, links : who talks over what.
+    parallelism, hardware, constants : who talks over what, and how well.
     boundaries : stages whose results go on to the next.
     exchange : how data ranks bring tokens to experts: ``"all-gather"``, every device gets all tokens and the results
         are summed and scattered (`allgather_reducescatter`, the default of vLLM); or ``"all-to-all"``, each token goes
@@ -46,7 +46,7 @@ class Communication:
     layers: Transformer
     parallelism: Parallelism
     hardware: HardwareProfile
-    links: Links
+    constants: Efficiency
     boundaries: range
     exchange: Exchange = "all-gather"
     routing_skew: float = 0.0
@@ -58,7 +58,7 @@ class Communication:
         found = []
         groups = {split.tensor: split.tensor, split.data: split.data * split.tensor * split.pipeline}
         for devices, span in groups.items():
-            if devices > 1 and not (fast_link(chip, span) or self.links.pcie_measured):
+            if devices > 1 and not (fast_link(chip, span) or self.constants.links.pcie_measured):
                 found.append(f"unmeasured: all-reduce of {devices} x {chip.title} without a common fast link")
         if servers_of(chip, split.devices)[1] > 1:
             found.append(f"unmeasured: the network between servers of {chip.title}")
@@ -74,12 +74,14 @@ class Communication:
         per_layer = 1 if self.layers.parallel_block else 2
         message_bytes = tokens * self.layers.hidden * STREAM_BYTES
         devices = self.parallelism.tensor
-        return self.layers.layers * per_layer * all_reduce_seconds(message_bytes, devices, self.hardware, self.links)
+        return (
+            self.layers.layers * per_layer * all_reduce_seconds(message_bytes, devices, self.hardware, self.constants)
+        )
 
     def gather_seconds(self, samples: Floats) -> Floats:
         """Return the time to collect the logits that every device has a part of [s]."""
         logit_bytes = samples * self.layers.vocabulary * STREAM_BYTES
-        return all_gather_seconds(logit_bytes, self.parallelism.tensor, self.hardware, self.links)
+        return all_gather_seconds(logit_bytes, self.parallelism.tensor, self.hardware, self.constants)
 
     def exchange_seconds(self, all_tokens: Floats) -> Floats:
         """Return the time to bring the tokens of all data ranks to their experts and back, in every layer [s].
@@ -92,12 +94,12 @@ class Communication:
         stream_bytes = all_tokens * self.layers.hidden * STREAM_BYTES
         if self.exchange == "all-gather":
             stride = split.tensor * split.pipeline
-            once = all_gather_seconds(stream_bytes, split.data, self.hardware, self.links, stride)
+            once = all_gather_seconds(stream_bytes, split.data, self.hardware, self.constants, stride)
         else:
             devices = split.expert_devices
             reach = reach_of_hottest(mixture.experts, mixture.experts_per_token, split.expert, self.routing_skew)
             received_bytes = stream_bytes * (reach * (devices - 1) / devices)
-            once = all_to_all_seconds(received_bytes, devices, self.hardware, self.links, split.pipeline)
+            once = all_to_all_seconds(received_bytes, devices, self.hardware, self.constants, split.pipeline)
         return self.layers.mixture_layers * 2 * once
 
     def hop_seconds(self, tokens: Floats) -> Floats:
@@ -111,9 +113,9 @@ class Communication:
         for stage in self.boundaries:
             first = stage * tensor
             ways = [
-                send_seconds(stream_bytes / tensor, sender, sender + tensor, self.hardware, self.links)
+                send_seconds(stream_bytes / tensor, sender, sender + tensor, self.hardware, self.constants)
                 for sender in (first, first + tensor - 1)  # a server ends between these, or between neither
             ]
-            collected = all_gather_seconds(stream_bytes, tensor, self.hardware, self.links)
+            collected = all_gather_seconds(stream_bytes, tensor, self.hardware, self.constants)
             seconds = seconds + np.maximum(*ways) + collected
         return seconds

@@ -53,11 +53,14 @@ class Links:
 
 @dataclass(frozen=True)
 class Nccl:
-    """Constants of an all-reduce that NCCL does alone; see `sim.physics.collectives.nccl_all_reduce_seconds`.
+    """Constants of what NCCL does alone: gathering, exchanging, sending, and adding up where the engine has no kernel.
+
+    See `sim.physics.collectives.nccl_all_reduce_seconds`.
 
     Attributes
     ----------
-    launch_seconds, step_seconds : latency, and of each of the 2 (w - 1) steps of the ring [s].
+    launch_seconds, step_seconds : latency, and of each step: 2 (w - 1) of them in a ring that adds up, w - 1 in one
+        that gathers [s].
     low_latency, simple : part of the link's rate that its two protocols reach.
     source : where the numbers come from.
     """

@@ -108,7 +108,7 @@ class IterationModel:
             self.part.layers,
             self.parallelism,
             self.hardware,
-            self.efficiency.links,
+            self.efficiency,
             boundaries,
             self.exchange,
             self.routing_skew,

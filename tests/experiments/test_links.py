@@ -28,7 +28,7 @@ def measured(hardware: str, backend: str, constants: Efficiency) -> pd.DataFrame
         seconds = (
             nccl_all_reduce_seconds(SIZES, world, chip, constants)
             if backend.startswith("nccl")
-            else all_reduce_seconds(SIZES, world, chip, constants.links)
+            else all_reduce_seconds(SIZES, world, chip, constants)
         )
         labels = {"hw": hardware, "op": "all_reduce", "backend": backend, "world": world, "per_node": world}
         tables.append(pd.DataFrame(labels | {"bytes": SIZES, "us": 1e6 * seconds, "src": "me"}))

@@ -156,7 +156,7 @@ def test_all_reduce_over_nvlink(shared: Path, hardware: str, backend: str, world
     table = table[table.world == world]
     size = table["bytes"].to_numpy(dtype=float)
     chip = load_hardware(CHIPS[hardware])
-    predicted_us = 1e6 * all_reduce_seconds(size, world, chip, generic(chip, "vllm").links)
+    predicted_us = 1e6 * all_reduce_seconds(size, world, chip, generic(chip, "vllm"))
     assert len(table) == 23
     assert median_error(predicted_us, table["us"]) < 0.11
 

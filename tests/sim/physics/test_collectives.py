@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from physics_strategies import CHIP, CHIPS
 
 from hardware_profiles.profile import HardwareProfile, Link
-from sim.physics.collectives import all_gather_seconds, all_reduce_seconds, nccl_all_reduce_seconds
+from sim.physics.collectives import (
+    LAST_COPY,
+    SIMPLE_PROTOCOL,
+    all_gather_seconds,
+    all_reduce_seconds,
+    link_bytes_per_second,
+    nccl_all_reduce_seconds,
+)
 from sim.physics.efficiency import STACKS, datasheet, generic
 
 
@@ -20,8 +27,8 @@ def test_more_bytes_take_longer_and_none_take_no_time(chip: HardwareProfile, dev
     sizes = np.array([0.0, size, 2.0 * size])
     for constants in (generic(), datasheet()):
         for seconds in (
-            all_reduce_seconds(sizes, devices, chip, constants.links),
-            all_gather_seconds(sizes, devices, chip, constants.links),
+            all_reduce_seconds(sizes, devices, chip, constants),
+            all_gather_seconds(sizes, devices, chip, constants),
             nccl_all_reduce_seconds(sizes, devices, chip, constants),
         ):
             assert seconds[0] == 0
@@ -33,13 +40,13 @@ def test_no_all_reduce_beats_the_wires(chip: HardwareProfile, devices: int, size
     rate = chip.scale_up.bytes_per_second if chip.scale_up else chip.host_link.bytes_per_second
     least = 2 * (devices - 1) / devices * size / rate  # every byte leaves a device once and comes back summed
     for constants in (generic(), datasheet()):
-        assert all_reduce_seconds(np.array(size), devices, chip, constants.links) >= least * (1 - 1e-12)
+        assert all_reduce_seconds(np.array(size), devices, chip, constants) >= least * (1 - 1e-12)
         assert nccl_all_reduce_seconds(np.array(size), devices, chip, constants) >= least * (1 - 1e-12)
 
 
 def test_small_messages_go_in_one_shot_and_large_ones_around_the_ring() -> None:
     links = generic().links
-    small, large = all_reduce_seconds(np.array([1024.0, 256e6]), 8, CHIP, links)
+    small, large = all_reduce_seconds(np.array([1024.0, 256e6]), 8, CHIP, generic())
     assert small == pytest.approx(links.one_shot_seconds + 7 * (links.peer_seconds + 1024 / (links.one_shot * 300e9)))
     assert large == pytest.approx(links.ring_seconds + 2 * 7 / 8 * 256e6 / (links.ring * 300e9))
 
@@ -50,7 +57,7 @@ def test_a_slower_hop_delays_every_message_alike(stack: str | None) -> None:
     size, by_hop = np.array([1024.0, 256e6]), []
     for hop in (0.4e-6, 0.9e-6):
         chip = replace(CHIP, scale_up=replace(CHIP.scale_up, latency_seconds=hop))
-        by_hop.append(all_reduce_seconds(size, 8, chip, generic(chip, stack).links))
+        by_hop.append(all_reduce_seconds(size, 8, chip, generic(chip, stack)))
     assert by_hop[1] - by_hop[0] == pytest.approx(4 * 0.5e-6, rel=1e-6)  # a flag, there and back, a flag
 
 
@@ -74,12 +81,26 @@ def test_two_devices_lose_more_to_the_last_copy_than_eight() -> None:
 def test_a_mesh_uses_only_the_wires_to_the_peers_of_the_group() -> None:
     mesh = replace(CHIP, scale_up=Link("mesh", "mesh", 280e9, 40e9))
     pair = replace(CHIP, scale_up=Link("pair", "direct", 40e9, 40e9))
-    size, links = np.array(1e8), generic().links
-    assert all_reduce_seconds(size, 2, mesh, links) == all_reduce_seconds(size, 2, pair, links)
-    assert all_reduce_seconds(size, 8, mesh, links) < all_reduce_seconds(size, 8, pair, links) / 5
+    size, constants = np.array(1e8), generic()
+    assert all_reduce_seconds(size, 2, mesh, constants) == all_reduce_seconds(size, 2, pair, constants)
+    assert all_reduce_seconds(size, 8, mesh, constants) < all_reduce_seconds(size, 8, pair, constants) / 5
 
 
 def test_pcie_takes_its_own_latency_and_rate() -> None:
     alone = replace(CHIP, scale_up=None)
-    seconds = all_reduce_seconds(np.array(16e6), 4, alone, generic().links)
+    seconds = all_reduce_seconds(np.array(16e6), 4, alone, generic())
     assert seconds == pytest.approx(20e-6 + 1.5e-3)
+
+
+@given(st.sampled_from(CHIPS), st.integers(2, 8), st.floats(1, 1e10))
+def test_scattering_sums_and_collecting_them_is_a_ring_with_one_more_launch(
+    chip: HardwareProfile, devices: int, size: float
+) -> None:
+    constants = generic(chip)
+    once = nccl_all_reduce_seconds(np.array(size), devices, chip, constants)
+    twice = 2 * all_gather_seconds(np.array(size), devices, chip, constants)
+    launches = constants.nccl.launch_seconds + constants.links.pcie_seconds
+    rate = link_bytes_per_second(chip.scale_up, devices) if chip.scale_up else np.inf
+    copy = LAST_COPY * size / devices / (constants.nccl.simple * rate)
+    assert once <= twice * (1 + 1e-12)
+    assert twice <= once + SIMPLE_PROTOCOL * launches + copy + 1e-12

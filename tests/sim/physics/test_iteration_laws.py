@@ -110,7 +110,9 @@ def half_the_launches(constants: Efficiency) -> Efficiency:
         network_seconds=links.network_seconds / 2,
         pcie_bytes_per_second=links.pcie_bytes_per_second and 2 * links.pcie_bytes_per_second,
     )
-    return replace(constants, links=links, **rates)
+    nccl = constants.nccl
+    nccl = replace(nccl, launch_seconds=nccl.launch_seconds / 2, step_seconds=nccl.step_seconds / 2)
+    return replace(constants, links=links, nccl=nccl, **rates)
 
 
 @given(iteration_models(), iterations())
@@ -308,8 +310,8 @@ def test_a_layer_adds_up_behind_attention_and_behind_the_mlp(parallel_block: boo
     message = np.array(100 * DENSE.hidden * 2.0)
     slow = replace(CHIP, scale_up=Link("slow", "switch", 1e6, 1e6))
     added = replace(model, hardware=slow).token_seconds(100) - model.token_seconds(100)
-    links = model.efficiency.links
-    each = all_reduce_seconds(message, 2, slow, links) - all_reduce_seconds(message, 2, CHIP, links)
+    constants = model.efficiency
+    each = all_reduce_seconds(message, 2, slow, constants) - all_reduce_seconds(message, 2, CHIP, constants)
     assert added == pytest.approx(DENSE.layers * reductions * each)
 
 
