@@ -20,6 +20,7 @@ from hardware_profiles import load as load_hardware
 from hardware_profiles.profile import HardwareProfile
 from sim.physics import calibration
 from sim.physics.efficiency import KIN, STACKS, Efficiency, generic
+from sim.physics.roofline import Rate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -188,10 +189,9 @@ def _numbers(constant: str, result: Fit, constants: Efficiency) -> dict[str, Any
     """Return the numbers of a constant as they stand in the file, to five digits."""
     value = getattr(constants, constant)
     names: tuple[str, ...] = ("launch_seconds", "compute", "memory", "sharpness")
-    if getattr(value, "step_seconds", 0.0):
-        names = (*names, "step_seconds")
-    if getattr(value, "cached", 1.0) != 1.0:
-        names = (*names, "cached")
+    if isinstance(value, Rate):
+        unset = {"step_seconds": 0.0, "elsewhere": 0.0, "cached": 1.0}
+        names += tuple(name for name in unset if getattr(value, name) != unset[name])
     if constant in ("links", "nccl"):
         names = result.names
     numbers: dict[str, Any] = {name: float(f"{getattr(value, name):.5g}") for name in names}

@@ -20,17 +20,20 @@ RESIDUAL_SCALE = 0.1
 
 LEAST_ROWS = 20
 
-STEP = (1e-13, 1e-6)
-"""Between which times a step is sought [s]; the least is none."""
+STEP, WEIGHT_STEP = (1e-13, 1e-6), (1e-16, 1e-9)
+"""Between which times a step is sought, and that of a weight of an expert [s]; the least is none."""
+
+EXPERTS = ("experts", "experts_8bit")
 
 TILE = "tile_tokens"
 
 QUANTISE = ("quantise_memory", "quantise_step_seconds")
 """Reached bandwidth of the pass that quantises and its time for a row, fitted together with the products behind it."""
 
-STEPPING = ("gemm_8bit", "gemm_narrow_weights")
-"""Products whose kernels do not split what they sum over, so that its length shows in their time. Those of 16 bits do:
-a step fitted to them is below 0.3 ns and moves no held-out error by half a percent."""
+STEPPING = ("gemm_8bit", "gemm_narrow_weights", "experts_8bit")
+"""Products whose kernels do not split what they sum over, so that its length shows in their time, and experts, of
+which some pad each one's rows to a large tile. Those of 16 bits do neither: a step fitted to them is below 0.3 ns, or
+nothing, and moves no held-out error by half a percent."""
 
 Numbers = tuple[float, ...]
 
@@ -120,6 +123,8 @@ def _rate_form(constant: str, *, memory_only: bool) -> Form:
         names = ("launch_seconds", "compute", "memory", "sharpness")
     if constant in STEPPING:
         names = (*names, "step_seconds")
+    if constant in EXPERTS:
+        names = (*names, "elsewhere")
 
     def apply(constants: Efficiency, numbers: Numbers) -> Efficiency:
         fitted = replace(getattr(constants, constant), **dict(zip(names, numbers, strict=True)))
@@ -131,7 +136,8 @@ def _rate_form(constant: str, *, memory_only: bool) -> Form:
         "compute": (rate.compute, 0.02, 1.0),
         "memory": (rate.memory, 0.02, most),
         "sharpness": (2.0, 1.0, 20.0),
-        "step_seconds": (1e-9, *STEP),
+        "step_seconds": (1e-12, *WEIGHT_STEP) if constant == "experts_8bit" else (1e-9, *STEP),
+        "elsewhere": (0.3, 1e-4, 2.0),
         "cached": (rate.cached, 1.0, 2 * CACHED),
     }
     start, low, high = zip(*(spans[name] for name in names), strict=True)

@@ -12,9 +12,16 @@ from experiments.scoreboard.groups import Floats, Found, Goals, Group, by, float
 from experiments.scoreboard.workloads import busiest_device
 from hardware_profiles.profile import HardwareProfile
 from sim.physics.efficiency import Efficiency
-from sim.physics.operators import STREAM_BYTES, expert_work, gemm_work, quantising_bytes
+from sim.physics.operators import (
+    STREAM_BYTES,
+    expert_weights,
+    expert_work,
+    gemm_work,
+    quantising_bytes,
+    visit_bytes,
+)
 from sim.physics.precision import PRECISIONS, Precision, compute_unit, sixteen_bit_unit
-from sim.physics.roofline import roofline_seconds, slow_bytes
+from sim.physics.roofline import Operator, roofline_seconds, slow_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -170,11 +177,18 @@ def _experts(chip: HardwareProfile, rows: pd.DataFrame) -> Found:
     ungated = rows["kernel"].astype(str).str.contains("nongated").to_numpy()
     ungated = ungated | np.array([pair in UNGATED for pair in zip(experts.tolist(), per_token.tolist(), strict=True)])
     visits, read = busiest_device(tokens, experts, per_token, devices, str(first.dist))
-    work = expert_work(visits, read, hidden, np.where(ungated, 1.0, 2.0), width / split, precision)
+    shape = hidden, np.where(ungated, 1.0, 2.0), width / split
+    work = expert_work(visits, read, *shape, precision)
+    weights, elsewhere = read * expert_weights(*shape), (tokens * per_token - visits) * visit_bytes(*shape)
     constant = "experts_8bit" if precision.quantises_activations else "experts"
-    unit = compute_unit(precision, chip)
-    seconds = partial(operator_seconds, constant=constant, chip=chip, unit=unit, flops=work[0], moved_bytes=work[1])
+    operator = Operator("experts", "experts", 1, *work, weights, elsewhere)
+    peak, bandwidth = chip.peak(compute_unit(precision, chip)), chip.memory.bandwidth_bytes_per_second
+
+    def seconds(constants: Efficiency) -> Floats:
+        rate = getattr(constants, constant)
+        return roofline_seconds(operator.flops, operator.bytes_under(rate), rate, peak, bandwidth, operator.steps)
+
     label = f"{first.backend} {first['dtype']} {first.dist}"
     columns = ("tokens", "hidden", "inter", "topk", "n_experts", "moe_tp", "moe_ep")
-    stack, shape = stack_of(str(first.backend)), folds(rows, columns)
-    return [Group("moe_grid", str(first.hw), label, chip, stack, constant, EXPERTS, seconds, us / 1e6, shape)]
+    stack, parts = stack_of(str(first.backend)), folds(rows, columns)
+    return [Group("moe_grid", str(first.hw), label, chip, stack, constant, EXPERTS, seconds, us / 1e6, parts)]

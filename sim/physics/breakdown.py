@@ -95,7 +95,7 @@ def _other(name: str, bound: str, seconds: float) -> Part:
 
 def _kernels(model: IterationModel, operator: Operator) -> Part:
     rate, peak = model.rates[operator.kind]
-    count, flops, moved_bytes = operator.count, float(operator.flops), float(operator.moved_bytes)
+    count, flops, moved_bytes = operator.count, float(operator.flops), float(operator.bytes_under(rate))
     seconds, steps = count * float(model.kernel_seconds(operator)), count * float(operator.steps)
     part = _part(model, operator.name, count, count * flops, count * moved_bytes, rate, peak, seconds, steps)
     near = float(slow_bytes(moved_bytes, rate, model.hardware.memory.cache_bytes)) / moved_bytes

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from hardware_profiles.profile import HardwareProfile
+from sim.physics.expert_kernels import experts_of
 from sim.physics.roofline import Rate
 
 GRIDS = "fit over public operator tables of six GPUs (aiconfigurator-core 0.12.0, Apache-2.0)"
@@ -85,7 +86,7 @@ class Efficiency:
     quantise : the kernel before each of those, which finds the scales of its input and makes narrow numbers of it: a
         thread block reads a row for its largest number, waits, and reads it again. Each row is a step.
     gemm_narrow_weights : on 16-bit activations and narrower weights, which are widened on the way.
-    experts, experts_8bit : the grouped products of a mixture of experts.
+    experts, experts_8bit : the grouped products of a mixture of experts; see `sim.physics.expert_kernels`.
     elementwise : norms, rotary positions, activation functions, copies, sampling.
     prefill_attention, decode_attention : one kernel a layer for all prefilling, one for all decoding sequences. Cached
         keys and values move at the rate of decoding in both.
@@ -154,7 +155,7 @@ def generic(hardware: HardwareProfile | None = None, stack: str | None = None) -
     own = {} if stack is None else generic_of_stack(stack)
     hop = _hop_seconds(hardware)
     reached = 0.95 if hardware is not None and _halves(hardware) else 0.83
-    experts = Rate(30e-6, 0.40, 0.80, f"{GRIDS}; the launch covers gating, sorting and the weighted sum")
+    experts, experts_8bit = experts_of(hardware, stack)
     prefill = Rate(12e-6, 0.50, 0.25, f"{GRIDS}; bytes are the chunk's own queries, keys, values, results")
     decode = Rate(10e-6, 0.50, 0.80, f"{GRIDS}; compute as in prefill, it binds with latent attention only")
     constants = Efficiency(
@@ -176,7 +177,7 @@ def generic(hardware: HardwareProfile | None = None, stack: str | None = None) -
             step_seconds=1.8e-9,
         ),
         experts=experts,
-        experts_8bit=experts,
+        experts_8bit=experts_8bit,
         elementwise=Rate(
             2e-6, 1.0, 0.85, "RTX 4090 and RTX PRO 6000 layer tables (LLMServingSim, MIT); no arithmetic", cached=3.0
         ),

@@ -214,7 +214,7 @@ class IterationModel:
         """Return the time of one kernel of an operator on this chip [s]; see `roofline_seconds`."""
         rate, peak = self.rates[operator.kind]
         memory = self.hardware.memory
-        slow = slow_bytes(operator.moved_bytes, rate, memory.cache_bytes)
+        slow = slow_bytes(operator.bytes_under(rate), rate, memory.cache_bytes)
         return roofline_seconds(operator.flops, slow, rate, peak, memory.bandwidth_bytes_per_second, operator.steps)
 
     def _rank_operators(self, tokens: Floats) -> list[Operator]:

@@ -113,8 +113,12 @@ def expert_operators(
         return []
     visits, read = hottest_device(mixture.experts, mixture.experts_per_token, parallelism.expert, all_tokens, skew)
     width = mixture.intermediate // parallelism.expert_tensor
-    flops, moved_bytes = expert_work(visits, read, model.hidden, _branches(model), width, precision)
-    return [Operator("experts", "experts", model.mixture_layers, flops, moved_bytes)]
+    branches = _branches(model)
+    flops, moved_bytes = expert_work(visits, read, model.hidden, branches, width, precision)
+    elsewhere = all_tokens * mixture.experts_per_token - visits
+    elsewhere_bytes = elsewhere * visit_bytes(model.hidden, branches, width)
+    weights = read * expert_weights(model.hidden, branches, width)
+    return [Operator("experts", "experts", model.mixture_layers, flops, moved_bytes, weights, elsewhere_bytes)]
 
 
 def head_operators(model: Transformer, parallelism: Parallelism, samples: Floats) -> list[Operator]:
@@ -171,9 +175,7 @@ def expert_work(
 ) -> tuple[Floats, Floats]:
     """Return flops and bytes of both grouped products of a mixture layer on one device.
 
-    A visit moves its input twice on being sorted by expert and once into the product, its result once out and once
-    back in place, and the numbers inside the expert out of the first product, through the activation, and into the
-    second. Weights of an expert move once.
+    Weights of an expert move once, visits as `visit_bytes` says.
 
     Parameters
     ----------
@@ -181,9 +183,23 @@ def expert_work(
     experts_read : different experts among them, whose weights are read.
     branches, width : matrices into the expert (2 with a gate), and its width on this device.
     """
-    expert = (branches + 1) * hidden * width
-    per_visit = 5 * hidden + (2 * branches + 2) * width
-    return 2.0 * visits * expert, experts_read * expert * precision.weight_bytes + visits * per_visit * STREAM_BYTES
+    expert = expert_weights(hidden, branches, width)
+    moved_bytes = experts_read * expert * precision.weight_bytes + visits * visit_bytes(hidden, branches, width)
+    return 2.0 * visits * expert, moved_bytes
+
+
+def expert_weights(hidden: Floats | float, branches: Floats | float, width: Floats | float) -> Floats | float:
+    """Return the weights of an expert on one device; see `expert_work`."""
+    return (branches + 1) * hidden * width
+
+
+def visit_bytes(hidden: Floats | float, branches: Floats | float, width: Floats | float) -> Floats | float:
+    """Return what a visit to an expert moves beside weights [bytes]; see `expert_work`.
+
+    Its input twice on being sorted by expert and once into the product, its result once out and once back in place,
+    and the numbers inside the expert out of the first product, through the activation, and into the second.
+    """
+    return (5 * hidden + (2 * branches + 2) * width) * STREAM_BYTES
 
 
 def attention_flops_per_pair(model: Transformer, parallelism: Parallelism) -> float:

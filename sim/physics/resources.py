@@ -65,7 +65,7 @@ def _split(model: IterationModel, operators: list[Operator], like: Floats) -> Fl
         split[_LAUNCH] += operator.count * rate.launch_seconds
         rest = operator.count * (kernel - rate.launch_seconds)
         compute = arithmetic_seconds(operator.flops, rate, peak, operator.steps)
-        _to_the_scarcer(split, rest, compute > operator.moved_bytes / (bandwidth * rate.memory))
+        _to_the_scarcer(split, rest, compute > operator.bytes_under(rate) / (bandwidth * rate.memory))
     return split
 
 

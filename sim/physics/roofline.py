@@ -42,6 +42,7 @@ class Rate:
     step_seconds : time of each of the steps that such a kernel takes one after another; see `Operator.steps` [s].
     cached : how many times faster bytes move that fit into `CACHE_SHARE` of the chip's cache, 1 to twice `CACHED`: a
         kernel between two products reads what the first left there.
+    elsewhere : part of `Operator.elsewhere_bytes` that such a kernel moves all the same.
     """
 
     launch_seconds: float
@@ -51,12 +52,13 @@ class Rate:
     sharpness: float = math.inf
     step_seconds: float = 0.0
     cached: float = 1.0
+    elsewhere: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what no hardware does."""
-        for name, seconds in (("launch_seconds", self.launch_seconds), ("step_seconds", self.step_seconds)):
-            if not 0 <= seconds < math.inf:
-                raise ValueError(f"{name}={seconds}; allowed are 0 and more")
+        for name in ("launch_seconds", "step_seconds", "elsewhere"):
+            if not 0 <= (value := getattr(self, name)) < math.inf:
+                raise ValueError(f"{name}={value}; allowed are 0 and more")
         for name, fraction, most in (("compute", self.compute, 1.0), ("memory", self.memory, CACHED)):
             if not 0 < fraction <= most:
                 raise ValueError(f"efficiency {name}={fraction}; allowed are fractions above 0, at most {most:g}")
@@ -77,7 +79,9 @@ class Operator:
     flops, moved_bytes : of one kernel, scalar or array over iterations [flop], [bytes].
     steps : what one kernel does one after another however idle the chip is: the columns of its input, along which
         every thread block of a product walks, so that few tiles, or those of a last wave, leave processors waiting;
-        the rows of a pass that quantises.
+        the rows of a pass that quantises; the weights of the experts that are met, each of which a whole tile of rows
+        is multiplied with, however few an expert has.
+    elsewhere_bytes : what visits to experts of other devices would move if they were here [bytes].
     """
 
     name: str
@@ -86,6 +90,11 @@ class Operator:
     flops: Floats
     moved_bytes: Floats
     steps: Floats | float = 0.0
+    elsewhere_bytes: Floats | float = 0.0
+
+    def bytes_under(self, rate: Rate) -> Floats:
+        """Return what a kernel that reaches this rate moves [bytes]."""
+        return self.moved_bytes + rate.elsewhere * self.elsewhere_bytes
 
 
 def together(larger: Any, ratio: Any, sharpness: float) -> Any:

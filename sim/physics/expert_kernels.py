@@ -1,0 +1,46 @@
+"""Which kernels a library runs a mixture of experts with on which chip, and what they reach."""
+
+from __future__ import annotations
+
+from hardware_profiles.profile import HardwareProfile
+from sim.physics.roofline import Rate
+
+GRIDS = "public tables of fused experts (aiconfigurator-core 0.12.0, Apache-2.0)"
+
+BETWEEN = Rate(
+    30e-6, 0.40, 0.80, f"{GRIDS}, six GPUs; the launch covers gating, sorting and the weighted sum", elsewhere=0.08
+)
+"""What lies between all of them."""
+
+TENSORRT_LLM = Rate(
+    29e-6, 0.47, 0.76, f"{GRIDS}: TensorRT-LLM on A100, H100 (16 bits, fp8)", sharpness=1.76, elsewhere=0.08
+)
+"""CUTLASS: sorts out what goes to other devices first."""
+
+TRITON = Rate(37e-6, 0.37, 0.81, f"{GRIDS}: Triton under vLLM on A100, H100 (16 bits)", sharpness=1.97, elsewhere=0.88)
+"""Activation and weighted sum pass over all visits, those to experts on other devices too (vLLM's `fused_experts`)."""
+
+FLASHINFER = Rate(
+    26e-6, 0.35, 0.95, f"{GRIDS}: FlashInfer under vLLM on RTX PRO 6000 (16 bits, fp8)", sharpness=2.46, elsewhere=0.05
+)
+
+FLASHINFER_FP8_ON_HOPPER = Rate(
+    40e-6, 0.21, 0.41, f"{GRIDS}: FlashInfer under vLLM on H100 (fp8)", sharpness=1.04, step_seconds=1.07e-12
+)
+"""CUTLASS with large tiles: each expert that is met costs the arithmetic of about 230 rows, however few it has."""
+
+
+def experts_of(hardware: HardwareProfile | None, stack: str | None) -> tuple[Rate, Rate]:
+    """Return the constants of 16-bit and of narrower experts under a library of `STACKS`, in this order.
+
+    vLLM takes FlashInfer's kernels on Blackwell, and for fp8 on Hopper; Triton's elsewhere, and where no chip is named
+    (as the tables name them, vLLM 0.24).
+    """
+    if stack == "trtllm":
+        return TENSORRT_LLM, TENSORRT_LLM
+    if stack != "vllm":
+        return BETWEEN, BETWEEN
+    architecture = "" if hardware is None else hardware.architecture
+    if architecture.startswith("Blackwell"):
+        return FLASHINFER, FLASHINFER
+    return TRITON, FLASHINFER_FP8_ON_HOPPER if architecture == "Hopper" else TRITON
