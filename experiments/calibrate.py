@@ -14,6 +14,7 @@ from experiments.scoreboard.client_document import Server
 from experiments.scoreboard.clients import ClientRun
 from experiments.scoreboard.fit import QUANTISE, TILE, Fit, fit
 from experiments.scoreboard.groups import Found, Group
+from experiments.scoreboard.kernels import QUANTISES
 from experiments.scoreboard.score import READERS
 from experiments.shown.table_experiment import Flag
 from hardware_profiles import load as load_hardware
@@ -176,7 +177,9 @@ def _document(chip: HardwareProfile, stack: str, fits: list[tuple[Fit, str]], li
 def _entries(result: Fit, entry: dict[str, Any], base: Efficiency) -> dict[str, Any]:
     """Return a constant as it stands in the file, and the pass that quantises if it was fitted with it."""
     whole, *parts = (result.apply(base, numbers) for numbers in (result.numbers, *result.fold_numbers))
-    constants = [result.constant, "quantise"] if result.names[-2:] == QUANTISE else [result.constant]
+    constants = [result.constant]
+    if result.names[-2:] == QUANTISE:
+        constants.append(QUANTISES[result.constant])
     return {
         constant: _numbers(constant, result, whole)
         | entry

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.scoreboard.groups import Floats, Group
+from experiments.scoreboard.kernels import QUANTISES
 from experiments.scoreboard.score import errors_pct
 from sim.physics.calibration import FOLDS
 from sim.physics.efficiency import RATES, Efficiency, generic
@@ -23,14 +24,14 @@ LEAST_ROWS = 20
 STEP, WEIGHT_STEP = (1e-13, 1e-6), (1e-16, 1e-9)
 """Between which times a step is sought, and that of a weight of an expert [s]; the least is none."""
 
-EXPERTS = ("experts", "experts_8bit")
+EXPERTS = ("experts", "experts_8bit", "experts_block")
 
 TILE = "tile_tokens"
 
 QUANTISE = ("quantise_memory", "quantise_step_seconds")
 """Reached bandwidth of the pass that quantises and its time for a row, fitted together with the products behind it."""
 
-STEPPING = ("gemm_8bit", "gemm_narrow_weights", "experts_8bit")
+STEPPING = ("gemm_8bit", "gemm_block", "gemm_narrow_weights", "experts_8bit")
 """Products whose kernels do not split what they sum over, so that its length shows in their time, and experts, of
 which some pad each one's rows to a large tile. Those of 16 bits do neither: a step fitted to them is below 0.3 ns, or
 nothing, and moves no held-out error by half a percent."""
@@ -108,8 +109,8 @@ def form_of(constant: str, groups: Sequence[Group]) -> Form:
         return _decode_form()
     if constant == "mixed_attention":
         return _mixed_form()
-    if constant == "gemm_8bit" and _quantise(groups):
-        return _quantising_form()
+    if constant in QUANTISES and _quantise(constant, groups):
+        return _quantising_form(constant)
     memory_only = constant in ("elementwise", "decode_attention_8bit")
     return _rate_form(constant, memory_only=memory_only)
 
@@ -144,21 +145,23 @@ def _rate_form(constant: str, *, memory_only: bool) -> Form:
     return Form(names, start, low, high, apply)
 
 
-def _quantise(groups: Sequence[Group]) -> bool:
+def _quantise(constant: str, groups: Sequence[Group]) -> bool:
     """Whether the time of the pass that quantises is in these rows."""
     base = generic()
-    faster = replace(base, quantise=replace(base.quantise, memory=CACHED))
+    passed: dict[str, Any] = {QUANTISES[constant]: replace(base.quantise, memory=CACHED)}
+    faster = replace(base, **passed)
     return any(bool(np.any(group.seconds(faster) != group.seconds(base))) for group in groups)
 
 
-def _quantising_form() -> Form:
+def _quantising_form(constant: str) -> Form:
     """All of a `Rate`, and the pass before but its launch: of both launches, only their sum shows."""
-    rate_form = _rate_form("gemm_8bit", memory_only=False)
+    rate_form, before = _rate_form(constant, memory_only=False), QUANTISES[constant]
 
     def apply(constants: Efficiency, numbers: Numbers) -> Efficiency:
         *rate, memory, step = numbers
         fitted = rate_form.apply(constants, tuple(rate))
-        return replace(fitted, quantise=replace(constants.quantise, memory=memory, step_seconds=step))
+        passed = replace(getattr(constants, before), memory=memory, step_seconds=step, sharpness=1.0)
+        return replace(fitted, **{before: passed})
 
     start = (*rate_form.start, generic().quantise.memory, 1e-9)
     low, high = (*rate_form.low, 0.02, STEP[0]), (*rate_form.high, CACHED, STEP[1])

@@ -32,7 +32,7 @@ FORMATS = {
     "bf16": "w16a16",
     "fp16": "w16a16",
     "fp8": "fp8",
-    "fp8_block": "fp8",
+    "fp8_block": "fp8_block",
     "sq": "w8a8",
     "int8_wo": "w8a16",
     "int4_wo": "w4a16",
@@ -40,7 +40,10 @@ FORMATS = {
     "w4a8_mxfp4_mxfp8": "w4a8",
     "nvfp4": "w4a4",
 }
-"""Number formats of the tables, as this project names them; block scales are not told apart."""
+"""Number formats of the tables, as this project names them; block scales of four-bit weights are not told apart."""
+
+QUANTISES = {"gemm_8bit": "quantise", "gemm_block": "quantise_block"}
+"""The constant of the pass before products of each kind."""
 
 EAGER = {("vllm", "fp8_block")}
 """(stack, number format) whose products aiconfigurator-core 0.12.0 timed without CUDA graphs."""
@@ -77,6 +80,8 @@ def precision_of(dtype: str) -> Precision:
 
 def gemm_constant(precision: Precision) -> str:
     """Return the constant that prices matrix products in a precision."""
+    if precision.block_scaled:
+        return "gemm_block"
     if precision.quantises_activations:
         return "gemm_8bit"
     return "gemm" if precision.weight_bytes == STREAM_BYTES else "gemm_narrow_weights"
@@ -116,7 +121,7 @@ def product_seconds(
         return alone
     passed = quantising_bytes(m, k, precision)
     before = partial(
-        operator_seconds, constant="quantise", chip=chip, unit=unit, flops=0.0, moved_bytes=passed, steps=m
+        operator_seconds, constant=QUANTISES[constant], chip=chip, unit=unit, flops=0.0, moved_bytes=passed, steps=m
     )
     return lambda constants: before(constants) + alone(constants)
 
@@ -181,6 +186,7 @@ def _experts(chip: HardwareProfile, rows: pd.DataFrame) -> Found:
     work = expert_work(visits, read, *shape, precision)
     weights, elsewhere = read * expert_weights(*shape), (tokens * per_token - visits) * visit_bytes(*shape)
     constant = "experts_8bit" if precision.quantises_activations else "experts"
+    constant = "experts_block" if precision.block_scaled else constant
     operator = Operator("experts", "experts", 1, *work, weights, elsewhere)
     peak, bandwidth = chip.peak(compute_unit(precision, chip)), chip.memory.bandwidth_bytes_per_second
 

@@ -19,10 +19,10 @@ CAPTION = (
 )
 
 REASONS = {
-    "matrix products": "formats with a scale for every block have kernels of their own; eager calls wait for the host",
+    "matrix products": "four-bit floats have kernels of their own, and so has what stays in a large cache",
     "attention": "few sequences leave processors idle while they decode; A100 has no grouped kernel in TensorRT-LLM",
     "attention, mixed batches": "which processor takes which tile is not modelled",
-    "experts": "Triton kernels nobody tuned for A100; an fp8 kernel that reaches a fifth of H100's bandwidth in vLLM",
+    "experts": "weights of four bits have kernels of their own, and no table of the fit has them",
     "collectives": "eager calls wait 15 to 28 us for the host, a profiler adds its own time; one-shot kernels "
     "take 2.6 us in TensorRT-LLM and 4.4 in vLLM",
     "operators of a layer": "cuBLAS changes kernels with the shape",

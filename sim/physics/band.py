@@ -79,6 +79,9 @@ KNOBS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
         "gemm_narrow_weights": ("matrix arithmetic", "matrix memory", "matrix launch"),
         "experts": ("experts", "experts", "other launches"),
         "quantise": ("elementwise", "elementwise", "other launches"),
+        "gemm_block": ("matrix arithmetic", "matrix memory", "matrix launch"),
+        "quantise_block": ("elementwise", "elementwise", "other launches"),
+        "experts_block": ("experts", "experts", "other launches"),
         "elementwise": ("elementwise", "elementwise", "other launches"),
         "prefill_attention": ("prompt attention", "prompt attention", "other launches"),
         "decode_attention": ("decode attention", "decode attention", "other launches"),
@@ -88,6 +91,8 @@ KNOBS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
 """What moves the reached compute, the reached memory and the launch of a rate; 8-bit kernels move with their kind."""
 
 EIGHT_BIT = "8-bit kernels"
+BLOCK_SCALED = ("gemm_block", "experts_block")
+"""Rates that move with `EIGHT_BIT` too."""
 
 UNFITTED = (generic(), *(generic(stack=stack) for stack in STACKS))
 """Constants that differ from all of these were calibrated."""
@@ -199,7 +204,7 @@ def constants_at(centre: Efficiency, positions: Mapping[str, float]) -> tuple[Ef
         rate, kind = getattr(centre, field), field.removesuffix("_8bit")
         is_fitted = is_calibrated and all(rate != getattr(known, field) for known in UNFITTED)
         compute, memory, launch = (factor(name, is_fitted) for name in KNOBS[kind])
-        if field != kind:
+        if field != kind or field in BLOCK_SCALED:
             narrow = factor(EIGHT_BIT, is_fitted)
             compute, memory = compute * narrow, memory * narrow
         most = CACHED if kind in CACHING else 1.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from hardware_profiles.profile import HardwareProfile
-from sim.physics.expert_kernels import experts_of
+from sim.physics.expert_kernels import BETWEEN, experts_of
 from sim.physics.roofline import Rate
 
 GRIDS = "fit over public operator tables of six GPUs (aiconfigurator-core 0.12.0, Apache-2.0)"
@@ -85,8 +85,11 @@ class Efficiency:
         bits do: each of its columns is a step.
     quantise : the kernel before each of those, which finds the scales of its input and makes narrow numbers of it: a
         thread block reads a row for its largest number, waits, and reads it again. Each row is a step.
+    gemm_block, quantise_block : both where every block has a scale (see `Precision.block_scaled`): the pass is one over
+        the data, like any elementwise kernel.
     gemm_narrow_weights : on 16-bit activations and narrower weights, which are widened on the way.
-    experts, experts_8bit : the grouped products of a mixture of experts; see `sim.physics.expert_kernels`.
+    experts, experts_8bit, experts_block : the grouped products of a mixture of experts in each kind of format; see
+        `sim.physics.expert_kernels`.
     elementwise : norms, rotary positions, activation functions, copies, sampling.
     prefill_attention, decode_attention : one kernel a layer for all prefilling, one for all decoding sequences. Cached
         keys and values move at the rate of decoding in both.
@@ -104,9 +107,12 @@ class Efficiency:
     gemm: Rate
     gemm_8bit: Rate
     quantise: Rate
+    gemm_block: Rate
+    quantise_block: Rate
     gemm_narrow_weights: Rate
     experts: Rate
     experts_8bit: Rate
+    experts_block: Rate
     elementwise: Rate
     prefill_attention: Rate
     prefill_attention_8bit: Rate
@@ -171,6 +177,12 @@ def generic(hardware: HardwareProfile | None = None, stack: str | None = None) -
             sharpness=1.0,
             step_seconds=2.4e-9,
         ),
+        gemm_block=Rate(
+            *(4.3e-6, 0.72, 0.92, "as other 8-bit products, started like 16-bit ones: nobody measured these for us"),
+            sharpness=2.0,
+            step_seconds=0.89e-9,
+        ),
+        quantise_block=Rate(2e-6, 1.0, 0.80, "as other elementwise kernels: nobody measured this one for us"),
         gemm_narrow_weights=Rate(
             *(11.7e-6, 0.80, 0.95, "A100 tables of weight-only products (TensorRT-LLM 1.0, Apache-2.0)"),
             sharpness=1.6,
@@ -178,6 +190,7 @@ def generic(hardware: HardwareProfile | None = None, stack: str | None = None) -
         ),
         experts=experts,
         experts_8bit=experts_8bit,
+        experts_block=BETWEEN,
         elementwise=Rate(
             2e-6, 1.0, 0.85, "RTX 4090 and RTX PRO 6000 layer tables (LLMServingSim, MIT); no arithmetic", cached=3.0
         ),

@@ -195,10 +195,12 @@ class IterationModel:
 
     @cached_property
     def rates(self) -> dict[str, tuple[Rate, float]]:
-        """Efficiency and peak by kind of operator; 8-bit activations have constants of their own."""
+        """Efficiency and peak by kind of operator; narrow activations and block scales have constants of their own."""
         constants, peak = self.efficiency, self.hardware.peak(compute_unit(self.precision, self.hardware))
-        gemm, experts = constants.gemm, constants.experts
-        if self.precision.quantises_activations:
+        gemm, experts, quantise = constants.gemm, constants.experts, constants.quantise
+        if self.precision.block_scaled:
+            gemm, experts, quantise = constants.gemm_block, constants.experts_block, constants.quantise_block
+        elif self.precision.quantises_activations:
             gemm, experts = constants.gemm_8bit, constants.experts_8bit
         elif self.precision.weight_bytes < STREAM_BYTES:
             gemm = constants.gemm_narrow_weights
@@ -206,7 +208,7 @@ class IterationModel:
             "gemm": (gemm, peak),
             "head": (constants.gemm, self.attention.peak),
             "experts": (experts, peak),
-            "quantise": (constants.quantise, self.attention.peak),
+            "quantise": (quantise, self.attention.peak),
             "elementwise": (constants.elementwise, self.attention.peak),
         }
 

@@ -16,7 +16,8 @@ class Precision:
 
     The residual stream, and with it every result, all-reduce and the two vocabulary tables, stays 16-bit: common
     quantised checkpoints leave them alone. Narrower weights on 16-bit activations are widened on the way, and narrower
-    activations need a pass that quantises them: both cost time, in the constants `gemm_narrow_weights` and `quantise`.
+    activations need a pass that quantises them: both cost time, in the constants `gemm_narrow_weights` and `quantise`
+    (`quantise_block` with a scale for every block).
 
     Attributes
     ----------
@@ -24,6 +25,8 @@ class Precision:
     weight_bytes, activation_bytes : bytes per element that a matrix product reads of its weights and of its input.
     kv_bytes : bytes per cached element.
     compute : units that can do the product, in order of preference among equally fast ones.
+    block_scaled : every few narrow numbers have a scale of their own, so that the pass that quantises needs no look at
+        a whole row, and products have kernels that scale as they sum.
     """
 
     name: str
@@ -31,6 +34,7 @@ class Precision:
     activation_bytes: float = 2.0
     kv_bytes: float = 2.0
     compute: tuple[str, ...] = SIXTEEN_BIT
+    block_scaled: bool = False
 
     @property
     def quantises_activations(self) -> bool:
@@ -44,6 +48,9 @@ GROUP = 128
 FOUR_BIT = 0.5 + (2.0 + 0.5) / GROUP
 """Bytes of a four-bit weight with its part of a 16-bit scale and of a four-bit zero point."""
 
+BLOCK = 128
+"""Numbers along a side of a block that shares a scale in eight-bit checkpoints with block scales."""
+
 MICRO_SCALED = 0.5 + 1.0 / 16
 """Bytes of a four-bit float with its part of an 8-bit scale for every 16 (NVFP4)."""
 
@@ -53,12 +60,14 @@ PRECISIONS = {
         Precision("w16a16"),
         # Scales per column or per tensor weigh less than a thousandth of eight-bit weights.
         Precision("fp8", weight_bytes=1.0, activation_bytes=1.0, compute=("fp8",)),
+        # 32-bit scales for 128 x 128 weights and for 128 activations (DeepSeek-V3, arXiv:2412.19437, section 3.3.2).
+        Precision("fp8_block", 1.0 + 4.0 / BLOCK**2, 1.0 + 4.0 / BLOCK, compute=("fp8",), block_scaled=True),
         Precision("w8a8", weight_bytes=1.0, activation_bytes=1.0, compute=("int8",)),
         Precision("w8a16", weight_bytes=1.0),
         Precision("w4a16", weight_bytes=FOUR_BIT),
         # Weights are widened to 8 bits on the way (QServe, arXiv:2405.04532).
         Precision("w4a8", weight_bytes=FOUR_BIT, activation_bytes=1.0, compute=("int8", "fp8")),
-        Precision("w4a4", weight_bytes=MICRO_SCALED, activation_bytes=MICRO_SCALED, compute=("fp4", "int4")),
+        Precision("w4a4", MICRO_SCALED, MICRO_SCALED, compute=("fp4", "int4"), block_scaled=True),
     )
 }
 """The precisions known by name."""
@@ -99,7 +108,7 @@ def compute_unit(precision: Precision, hardware: HardwareProfile) -> str:
     units = [unit for unit in precision.compute if unit in peaks]
     if not units:
         # Engines then widen the weights on the way, which is a precision of its own: say which.
-        remedy = {"fp8": "w8a16", "w8a8": "w8a16", "w4a8": "w4a16", "w4a4": "w4a16"}.get(
+        remedy = {"fp8": "w8a16", "fp8_block": "w8a16", "w8a8": "w8a16", "w4a8": "w4a16", "w4a4": "w4a16"}.get(
             precision.name.partition("-")[0]
         )
         possible = [other.name for other in PRECISIONS.values() if any(unit in peaks for unit in other.compute)]

@@ -19,7 +19,7 @@ Kind = Literal["gemm", "head", "experts", "quantise", "elementwise"]
 CACHED = 4.0
 """Most that a cache on the chip is faster than its memory: L2 of recent GPUs has 2.5 to 5 times the bandwidth."""
 
-CACHING = ("quantise", "elementwise")
+CACHING = ("quantise", "quantise_block", "elementwise")
 """Kinds whose small tensors may come from that cache."""
 
 CACHE_SHARE = 0.5

@@ -18,6 +18,7 @@ CAPABILITIES = {
     "chunked_prefill": "chunked prefill (Dynamic SplitFuse)",
     "prefix_sharing": "prefix sharing",
     "fp8": "FP8",
+    "fp8_block": "FP8 with a scale for every block",
     "w8a8": "W8A8 (INT8)",
     "w8a16": "W8A16",
     "w4a16": "W4A16",

@@ -14,7 +14,7 @@ L20 = TABLE[TABLE["chip"] == "l20"].set_index("precision")
 
 
 def test_chips_are_offered_what_they_can_compute() -> None:
-    assert set(L20.index) == {"w16a16", "fp8", "w8a8", "w8a16", "w4a16", "w4a8"}
+    assert set(L20.index) == {"w16a16", "fp8", "fp8_block", "w8a8", "w8a16", "w4a16", "w4a8"}
     assert set(TABLE.loc[TABLE["chip"] == "v100-sxm2-32", "precision"]) == {"w16a16", "w8a16", "w4a16"}
 
 

@@ -50,7 +50,7 @@ def test_the_constants_that_made_the_rows_are_found(tmp_path: Path) -> None:
         assert found.launch_seconds == pytest.approx(TRUE.launch_seconds, rel=0.02)
         assert (found.compute, found.memory) == pytest.approx((TRUE.compute, TRUE.memory), rel=0.02)
         assert found.sharpness == pytest.approx(TRUE.sharpness, rel=0.1)
-    assert whole.experts == calibration.load("generic", "l40s").experts  # what was not measured stays generic
+    assert whole.experts == calibration.load("generic", "l40s", "vllm").experts  # what was not measured stays generic
     assert whole.level.startswith("calibrated: gemm on NVIDIA L40S")
 
 

@@ -17,6 +17,7 @@ ARTICLE = {
     "complete_service": (False, True),
     "needs_compilation": (True, False),
     "fp8": (True, False),
+    "fp8_block": (None, None),
     "w8a8": (True, None),
     "w8a16": (True, None),
     "w4a16": (None, True),
