@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -106,12 +107,12 @@ def test_boards_that_halve_their_rate_reach_it_with_every_library() -> None:
     assert generic(load_hardware("a100-sxm-80"), "pytorch").gemm.compute < reached[None]
 
 
-def eight_bit(product: Rate, quantise: Rate, kernel: str) -> pd.DataFrame:
+def eight_bit(narrow: Rate, quantise: Rate, kernel: str) -> pd.DataFrame:
     """The same products in fp8, behind a kernel that quantises their input unless it comes narrow."""
     chip, rows = load_hardware("l40s"), measured(TRUE)
     m, n, k = (rows[name].to_numpy(dtype=float) for name in ("m", "n", "k"))
     bandwidth = chip.memory.bandwidth_bytes_per_second
-    seconds = roofline_seconds(2 * m * n * k, n * k + m * (k + 2 * n), product, chip.peak("fp8"), bandwidth, k)
+    seconds = roofline_seconds(2 * m * n * k, n * k + m * (k + 2 * n), narrow, chip.peak("fp8"), bandwidth, k)
     if "smooth_quant" not in kernel:
         passed = 3 * m * k / (bandwidth * quantise.memory) + m * quantise.step_seconds
         seconds = seconds + quantise.launch_seconds + passed
@@ -121,8 +122,8 @@ def eight_bit(product: Rate, quantise: Rate, kernel: str) -> pd.DataFrame:
 def test_the_pass_that_quantises_is_fitted_with_the_products_behind_it(tmp_path: Path) -> None:
     # Its launch shows in the sum with that of the product alone.
     passed = replace(generic().quantise, memory=0.2, step_seconds=4e-9)
-    product = replace(TRUE, step_seconds=2e-9)
-    eight_bit(product, passed, "made up").to_parquet(tmp_path / "gemm_grid.parquet")
+    narrow = replace(TRUE, step_seconds=2e-9)
+    eight_bit(narrow, passed, "made up").to_parquet(tmp_path / "gemm_grid.parquet")
     assert run("l40s", str(tmp_path), out=tmp_path / "l40s.toml") == 0
     for constants in calibration.read(tmp_path / "l40s.toml"):
         assert constants.quantise.memory == pytest.approx(0.2, rel=0.03)
@@ -284,3 +285,35 @@ def test_tables_of_the_package_are_read_as_canonical_ones(tmp_path: Path) -> Non
 def _store(path: Path, columns: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True)
     pd.DataFrame(columns).to_parquet(path)
+
+
+def experts(dtype: str, rate: Rate) -> pd.DataFrame:
+    """Balanced experts on an L40S with those constants."""
+    chip = load_hardware("l40s")
+    axes = ([1, 16, 256, 4096], [(8, 2), (128, 8), (256, 6)], [1, 4], [2048, 4096], [768, 2048])
+    rows = [
+        {"tokens": tokens, "n_experts": many, "topk": top, "moe_ep": devices, "hidden": hidden, "inter": inter}
+        for tokens, (many, top), devices, hidden, inter in product(*axes)
+    ]
+    table = pd.DataFrame(rows).assign(hw="L40S", backend="vllm-1.0", dtype=dtype, kernel="made up", moe_tp=1)
+    visits = table.tokens * table.topk / table.moe_ep
+    met = np.minimum(table.n_experts / table.moe_ep, np.maximum(1, visits))
+    weights = 3.0 * table.hidden * table.inter
+    each = 2.0 * (5 * table.hidden + 6 * table.inter)
+    wide = 1 if dtype == "fp8" else 2
+    moved_bytes = met * weights * wide + (visits + rate.elsewhere * (table.tokens * table.topk - visits)) * each
+    peak, bandwidth = chip.peak("fp8" if dtype == "fp8" else "bf16"), chip.memory.bandwidth_bytes_per_second
+    seconds = roofline_seconds(2 * visits * weights, moved_bytes, rate, peak, bandwidth, met * weights)
+    return table.assign(dist="balanced", us=1e6 * seconds)
+
+
+def test_what_kernels_of_experts_move_and_pad_in_vain_is_found(tmp_path: Path) -> None:
+    wide = replace(TRUE, elsewhere=0.7)
+    narrow = replace(TRUE, elsewhere=0.3, step_seconds=2e-12)
+    pd.concat([experts("bfloat16", wide), experts("fp8", narrow)]).to_parquet(tmp_path / "moe_grid.parquet")
+    assert run("l40s", str(tmp_path), out=tmp_path / "l40s.toml") == 0
+    for constants in calibration.read(tmp_path / "l40s.toml"):
+        for found, true in ((constants.experts, wide), (constants.experts_8bit, narrow)):
+            assert found.elsewhere == pytest.approx(true.elsewhere, rel=0.1)
+            assert found.step_seconds == pytest.approx(true.step_seconds, rel=0.1)
+            assert (found.compute, found.memory) == pytest.approx((true.compute, true.memory), rel=0.05)

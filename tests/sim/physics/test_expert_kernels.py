@@ -1,0 +1,86 @@
+"""What a mixture of experts costs under the kernels of each library, against arithmetic by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from physics_strategies import CHIP, MIXTURE
+
+from hardware_profiles import load
+from sim.physics import expert_kernels as kernels
+from sim.physics.efficiency import STACKS, generic
+from sim.physics.iteration import IterationModel
+from sim.physics.operators import expert_operators
+from sim.physics.parallelism import Parallelism
+from sim.physics.precision import PRECISIONS, Precision
+from sim.physics.roofline import Rate
+
+TOKENS = np.array([1.0, 64.0, 4096.0])
+
+
+@pytest.mark.parametrize(
+    ("chip", "stack", "wide", "narrow"),
+    [
+        ("a100-sxm-80", "vllm", kernels.TRITON, kernels.TRITON),
+        ("l40s", "vllm", kernels.TRITON, kernels.TRITON),
+        ("h200-sxm", "vllm", kernels.TRITON, kernels.FLASHINFER_FP8_ON_HOPPER),
+        ("b200-sxm", "vllm", kernels.FLASHINFER, kernels.FLASHINFER),
+        ("rtx-pro-6000-server", "vllm", kernels.FLASHINFER, kernels.FLASHINFER),
+        ("h200-sxm", "trtllm", kernels.TENSORRT_LLM, kernels.TENSORRT_LLM),
+        ("h200-sxm", None, kernels.BETWEEN, kernels.BETWEEN),
+    ],
+)
+def test_a_library_has_its_kernels_for_every_chip(chip: str, stack: str | None, wide: Rate, narrow: Rate) -> None:
+    constants = generic(load(chip), stack)
+    assert (constants.experts, constants.experts_8bit, constants.experts_block) == (wide, narrow, kernels.BETWEEN)
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_no_chip_at_all_has_the_kernels_of_most(stack: str) -> None:
+    assert generic(stack=stack).experts == generic(load("a100-sxm-80"), stack).experts
+
+
+def experts_seconds(rate: Rate, precision: Precision, expert: int) -> np.ndarray:
+    """Experts of one layer."""
+    constants = replace(generic(), experts=rate, experts_8bit=rate)
+    model = IterationModel(MIXTURE, CHIP, precision, Parallelism(expert, expert=expert), constants)
+    (operator,) = expert_operators(MIXTURE, precision, model.parallelism, TOKENS)
+    return model.kernel_seconds(operator)
+
+
+def test_visits_to_other_devices_cost_what_a_kernel_moves_of_them() -> None:
+    plain = Rate(0.0, 1.0, 1.0, "made up", sharpness=1.0)
+    for expert in (1, 2, 4):
+        precision = PRECISIONS["w16a16"]
+        there, all_of_them = (experts_seconds(replace(plain, elsewhere=part), precision, expert) for part in (0.0, 1.0))
+        assert MIXTURE.mixture
+        width = MIXTURE.mixture.intermediate
+        away = TOKENS * MIXTURE.mixture.experts_per_token * (1 - 1 / expert)
+        each = 2.0 * (3 * MIXTURE.hidden + 2 * MIXTURE.hidden + 4 * width + 2 * width)  # 16 bits: in, out, inside
+        bandwidth = CHIP.memory.bandwidth_bytes_per_second
+        assert all_of_them - there == pytest.approx(away * each / bandwidth, rel=1e-6, abs=1e-15)
+
+
+def test_a_tile_for_every_expert_that_is_met_costs_most_where_each_has_few_rows() -> None:
+    plain = Rate(0.0, 1.0, 1.0, "made up", sharpness=1.0)
+    tiled = replace(plain, step_seconds=1e-12)
+    added = experts_seconds(tiled, PRECISIONS["fp8"], 1) - experts_seconds(plain, PRECISIONS["fp8"], 1)
+    assert MIXTURE.mixture
+    weights = 3 * MIXTURE.hidden * MIXTURE.mixture.intermediate
+    met = 16 * (1 - (1 - 2 / 16) ** TOKENS)
+    assert added == pytest.approx(met * weights * 1e-12, rel=1e-6)
+    assert added[2] / TOKENS[2] < added[0] / TOKENS[0] / 100
+
+
+@pytest.mark.parametrize(
+    ("name", "narrow"), [("fp8", "gemm_8bit"), ("fp8_block", "gemm_block"), ("w4a4", "gemm_block")]
+)
+def test_formats_with_a_scale_for_every_block_have_constants_of_their_own(name: str, narrow: str) -> None:
+    model = IterationModel(MIXTURE, CHIP, PRECISIONS[name])
+    kin = narrow.removeprefix("gemm")
+    constants = model.efficiency
+    assert model.rates["gemm"][0] == getattr(constants, narrow)
+    assert model.rates["experts"][0] == getattr(constants, f"experts{kin}")
+    assert model.rates["quantise"][0] == (constants.quantise_block if "block" in kin else constants.quantise)
