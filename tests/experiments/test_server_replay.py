@@ -320,8 +320,8 @@ def test_calibrated_constants_meet_every_goal_of_a_real_server(real: list[Row]) 
 def test_generic_constants_are_a_little_too_slow_for_a_chip_that_reaches_more_than_most(real: list[Row]) -> None:
     # Matrix units at half rate reach nearly all of that half; memory and launches are still those of most chips.
     rows = replayed(real, "generic")
-    assert all(5 < (row.bias_pct or 0.0) < 15 for row in rows if "per request" in row.model)
-    assert [row.model for row in rows if row.met is False] == ["rtx4090_llama8b, predicted blocks, end to end p50"]
+    assert all(4 < (row.bias_pct or 0.0) < 10 for row in rows if "per request" in row.model)
+    assert not [row.model for row in rows if row.met is False]
 
 
 def test_the_bare_datasheet_makes_that_server_too_fast(real: list[Row]) -> None:
