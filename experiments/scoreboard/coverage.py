@@ -14,6 +14,9 @@ from sim.physics.band import draws
 from sim.physics.efficiency import RATES, Efficiency, generic
 from sim.physics.roofline import Rate
 
+OLD = "pytorch"
+"""The one stack whose kernels are years older than the others', and differ from them more than chips do."""
+
 STRIDE = 10
 """Every tenth row is enough for a percentage."""
 
@@ -41,24 +44,32 @@ def coverage(groups: Iterable[Group], samples: int, rng: np.random.Generator) ->
             together.setdefault((group.chip.name, group.constant), []).append(group)
     rows = []
     for (chip, constant), mine in sorted(together.items()):
-        constants = [drawn for drawn, _ in draws(without(chip), samples, rng)]
-        inside = np.concatenate([_inside(group, constants) for group in mine])
-        rows.append(Coverage(chip, constant, len(inside), round(100 * float(inside.mean()), 1)))
+        inside = []
+        for old in sorted({group.stack == OLD for group in mine}):
+            constants = [drawn for drawn, _ in draws(without(chip, old=old), samples, rng)]
+            inside += [_inside(group, constants) for group in mine if (group.stack == OLD) == old]
+        rows.append(Coverage(chip, constant, sum(map(len, inside)), round(100 * float(np.mean(np.hstack(inside))), 1)))
     return rows
 
 
-def without(chip: str) -> Efficiency:
-    """Return the generic constants as they would be without one chip: means over the calibrations of the others."""
-    others = [name for name in calibration.available() if not name.startswith(f"{chip}-")]
+def without(chip: str, *, old: bool = False) -> Efficiency:
+    """Return the generic constants as they would be without one chip: means over the calibrations of the others.
+
+    `old`: of the kernels of `OLD`, which all other times leave out.
+    """
+    others = [
+        name for name in calibration.available() if not name.startswith(f"{chip}-") and name.endswith(f"-{OLD}") == old
+    ]
     paths = [calibration.CALIBRATED / f"{name}.toml" for name in others]
+    base = generic(stack=OLD if old else None)
     means: dict[str, Any] = {}
     for constant in RATES:
         rates = [
             getattr(calibration.read(path)[0], constant) for path in paths if constant in calibration.calibrated(path)
         ]
         if rates:
-            means[constant] = _mean(rates, getattr(generic(), constant))
-    return replace(generic(), **means)
+            means[constant] = _mean(rates, getattr(base, constant))
+    return replace(base, **means)
 
 
 def _mean(rates: list[Rate], rate: Rate) -> Rate:

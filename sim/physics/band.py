@@ -51,7 +51,7 @@ INTERVALS: Mapping[str, Interval] = MappingProxyType(
         "prompt attention": _factor(2.0),
         "decode attention": _factor(2.0),
         "mixed attention": _factor(2.0),
-        "elementwise": _factor(4.0),
+        "elementwise": _factor(3.0),
         "other launches": _factor(3.0),
         "NVLink": _factor(1.6),
         "PCIe": _factor(3.0),
