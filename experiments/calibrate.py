@@ -94,7 +94,7 @@ def run(
     chosen = stack or next((name for name in STACKS if any(group.stack == name for group in found)), None)
     if chosen is None or not any(group.stack == chosen for group in found):
         raise ValueError(f"{source}: nothing was measured on {chip.title} with the kernels of {stack or 'any stack'}")
-    fits = calibrated([group for group in found if group.stack == chosen])
+    fits = calibrated([group for group in found if group.stack == chosen or group.constant == "nccl"], chosen)
     path = out or Path(f"{chip.name}-{chosen}.toml")
     path.write_text(_document(chip, chosen, fits, licences), encoding="utf-8")
     _show(fits, path, json)
@@ -110,10 +110,10 @@ def _of_server(chip: HardwareProfile, seen: ClientRun, server: Server, out: Path
     return 0
 
 
-def calibrated(groups: Sequence[Group]) -> list[tuple[Fit, str]]:
-    """Fit every constant that the groups of a kernel library tell of, each with the table it rests on."""
+def calibrated(groups: Sequence[Group], stack: str) -> list[tuple[Fit, str]]:
+    """Fit every constant that the groups of a kernel library, and of NCCL, tell of, each with the table it rests on."""
     fits: list[tuple[Fit, str]] = []
-    base = generic(stack=groups[0].stack)
+    base = generic(stack=stack)
     for constant in dict.fromkeys(group.constant for group in groups if group.constant):
         mine = [group for group in groups if group.constant == constant]
         table = next(name for name in PREFERRED if any(group.table == name for group in mine))

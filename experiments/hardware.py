@@ -116,6 +116,8 @@ def _fields(profile: HardwareProfile) -> dict[str, str]:
         shown[f"{name}.peer_bytes_per_second"] = f"{link.peer_bytes_per_second / 1e9:g} GB/s between two"
         if link.latency_seconds is not None:
             shown[f"{name}.latency_seconds"] = f"{link.latency_seconds * 1e6:g} us"
+        if link.reduces:
+            shown[f"{name}.reduces"] = "adds up in the switch"
     shown["devices_per_domain"] = str(profile.devices_per_domain)
     if profile.power_watts is not None:
         shown["power_watts"] = f"{profile.power_watts:g} W"

@@ -76,6 +76,7 @@ class Link:
     bytes_per_second : one device, one direction, all its links together [bytes/s].
     peer_bytes_per_second : one pair of devices, one direction [bytes/s]; far less than the sum on a mesh or torus.
     latency_seconds : one hop, or None where no source gives it [s].
+    reduces : True where the switch adds up what passes through it (NVLink SHARP), or None where no source says so.
     """
 
     kind: str
@@ -83,3 +84,4 @@ class Link:
     bytes_per_second: float
     peer_bytes_per_second: float
     latency_seconds: float | None = None
+    reduces: bool | None = None

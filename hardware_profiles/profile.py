@@ -46,7 +46,7 @@ _FIELDS = (
 _MEMORY_FIELDS = (
     *("capacity_bytes", "bandwidth_bytes_per_second", "reported_bytes", "cuda_visible_bytes", "cache_bytes"),
 )
-_LINK_FIELDS = ("kind", "topology", "bytes_per_second", "peer_bytes_per_second", "latency_seconds")
+_LINK_FIELDS = ("kind", "topology", "bytes_per_second", "peer_bytes_per_second", "latency_seconds", "reduces")
 _ARTICLE_FIELDS = (
     *("dense_fp16_tflops", "dense_fp8_tflops", "dense_int8_tops", "memory_gb", "bandwidth_gb_s"),
     *("interconnect", "pcie", "power_w", "domain"),
@@ -232,7 +232,10 @@ def _link(table: Table) -> Link:
         peer = table.number("peer_bytes_per_second", LINK_RATE)
     if peer > rate:
         raise table.error("peer_bytes_per_second", f"= {peer:g} is more than all links together ({rate:g})")
-    return Link(table.text("kind"), topology, rate, peer, table.optional_number("latency_seconds", LATENCY))
+    reduces = table.truth("reduces") or None
+    if reduces and topology != "switch":
+        raise table.error("reduces", f"= true, with topology = {topology!r}: only a switch adds up")
+    return Link(table.text("kind"), topology, rate, peer, table.optional_number("latency_seconds", LATENCY), reduces)
 
 
 def _devices_per_domain(table: Table) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from experiments.scoreboard.groups import Floats, Group
 from experiments.scoreboard.kernels import QUANTISES
 from experiments.scoreboard.score import errors_pct
+from hardware_profiles.profile import Link
 from sim.physics.calibration import FOLDS
 from sim.physics.efficiency import RATES, Efficiency, generic
 from sim.physics.roofline import CACHED, CACHING
@@ -102,9 +104,9 @@ def fit(constant: str, groups: Sequence[Group], base: Efficiency) -> Fit:
 def form_of(constant: str, groups: Sequence[Group]) -> Form:
     """Return what can be fitted of a constant from such rows."""
     if constant == "links":
-        return _pcie_form() if all(group.goals[0] is None for group in groups) else _fast_link_form()
+        return _pcie_form() if all(group.goals[0] is None for group in groups) else _fast_link_form(groups[0].stack)
     if constant == "nccl":
-        return _nccl_form()
+        return _nccl_form(groups[0].chip.scale_up)
     if constant == "decode_attention":
         return _decode_form()
     if constant == "mixed_attention":
@@ -192,10 +194,12 @@ def _mixed_form() -> Form:
     return Form(names, (*rate_form.start, 140.0), (*rate_form.low, 1.0), (*rate_form.high, 2000.0), apply)
 
 
-def _fast_link_form() -> Form:
-    names = ("one_shot_seconds", "peer_seconds", "one_shot", "ring_seconds", "ring")
-    start, low, high = (4e-6, 1e-7, 0.58, 11e-6, 0.72), (1e-7, 1e-9, 0.02, 1e-7, 0.02), (1e-4, 1e-5, 1.0, 1e-4, 1.0)
-    return _links_form(names, start, low, high)
+def _fast_link_form(stack: str) -> Form:
+    """Latency, what each peer adds, rate, and the latency of two shots where the library has them."""
+    names = ("one_shot_seconds", "peer_seconds", "one_shot", "two_shot")
+    start, low, high = (4e-6, 1e-7, 0.58, 1.8), (1e-7, 1e-9, 0.02, 1.0), (1e-4, 1e-5, 1.0, 20.0)
+    known = len(names) if math.isfinite(generic(stack=stack).links.two_shot) else len(names) - 1
+    return _links_form(names[:known], start[:known], low[:known], high[:known])
 
 
 def _pcie_form() -> Form:
@@ -203,14 +207,17 @@ def _pcie_form() -> Form:
     return _links_form(names, (5e-6, 1e-6, 16e9), (1e-7, 1e-8, 1e8), (1e-3, 1e-4, 1e12))
 
 
-def _nccl_form() -> Form:
-    names = ("launch_seconds", "step_seconds", "low_latency", "simple")
+def _nccl_form(link: Link | None) -> Form:
+    names: tuple[str, ...] = ("launch_seconds", "step_seconds", "low_latency", "simple", "switched")
+    start, low, high = (6e-6, 8e-7, 0.34, 0.75, 0.65), (1e-7, 1e-8, 0.02, 0.02, 0.02), (1e-4, 1e-4, 1.0, 1.0, 1.0)
+    known = len(names) if link is not None and link.reduces else len(names) - 1
+    names = names[:known]
 
     def apply(constants: Efficiency, numbers: Numbers) -> Efficiency:
         given: dict[str, Any] = dict(zip(names, numbers, strict=True))
         return replace(constants, nccl=replace(constants.nccl, **given))
 
-    return Form(names, (6e-6, 0.8e-6, 0.34, 0.73), (1e-7, 1e-8, 0.02, 0.02), (1e-4, 1e-4, 1.0, 1.0), apply)
+    return Form(names, start[:known], low[:known], high[:known], apply)
 
 
 def _links_form(names: tuple[str, ...], start: Numbers, low: Numbers, high: Numbers) -> Form:

@@ -209,7 +209,7 @@ def constants_at(centre: Efficiency, positions: Mapping[str, float]) -> tuple[Ef
             compute, memory = compute * narrow, memory * narrow
         most = CACHED if kind in CACHING else 1.0
         changed[field] = _scaled(rate, compute, memory, launch, most)
-    fast = factor("NVLink", is_calibrated and all(centre.links.ring != known.links.ring for known in UNFITTED))
+    fast = factor("NVLink", is_calibrated and all(centre.links.one_shot != known.links.one_shot for known in UNFITTED))
     pcie = factor("PCIe", is_calibrated and centre.links.pcie_measured)
     links = _scaled_links(centre, fast, pcie)
     host = factor("host", is_calibrated and centre.host_seconds is not None)
@@ -240,8 +240,6 @@ def _scaled_links(centre: Efficiency, fast: float, pcie: float) -> dict[str, Any
         one_shot_seconds=links.one_shot_seconds / fast,
         one_shot=min(1.0, links.one_shot * fast),
         peer_seconds=links.peer_seconds / fast,
-        ring_seconds=links.ring_seconds / fast,
-        ring=min(1.0, links.ring * fast),
         pcie_seconds=links.pcie_seconds / pcie,
         pcie_step_seconds=links.pcie_step_seconds / pcie,
         pcie_bytes_per_second=rate and rate * pcie,
@@ -252,5 +250,6 @@ def _scaled_links(centre: Efficiency, fast: float, pcie: float) -> dict[str, Any
         step_seconds=nccl.step_seconds / fast,
         low_latency=min(1.0, nccl.low_latency * fast),
         simple=min(1.0, nccl.simple * fast),
+        switched=min(1.0, nccl.switched * fast),
     )
     return {"links": scaled, "nccl": alone}

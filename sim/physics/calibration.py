@@ -136,7 +136,8 @@ def _with(base: Efficiency, constants: Mapping[str, Mapping[str, Any]], fold: in
         elif name == "host":
             values["host_seconds"] = float(numbers["seconds"])
         elif name == "nccl":
-            values[name] = Nccl(**{key: numbers[key] for key in _NCCL_FIELDS}, source=str(entry["source"]))
+            given = {key: numbers[key] for key in _NCCL_FIELDS if key in numbers}
+            values[name] = replace(base.nccl, **given, source=str(entry["source"]))
         else:
             given = {key: numbers[key] for key in _RATE_FIELDS if key in numbers}
             values[name] = Rate(**given, source=str(entry["source"]))

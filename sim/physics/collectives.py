@@ -13,6 +13,9 @@ from sim.physics.roofline import Floats
 SIMPLE_PROTOCOL = 2.5
 """Latency of NCCL's simple protocol in those of its low-latency one (all-reduce tables of A100 and H100, NCCL 2.27)."""
 
+SWITCH_PROTOCOL = 4.2
+"""The same where the switch adds up (all-reduce tables of H100, NCCL 2.27)."""
+
 LAST_COPY = 0.5
 """What copying the last part out of its buffer costs, in parts sent: a ring of w devices sends 2 (w - 1) parts of a
 message and handles 2 w - 1 of them (fits to the same tables give .4 on an A100, 1 on an H100)."""
@@ -52,8 +55,8 @@ def all_reduce_seconds(
 ) -> Floats:
     """Return the time until every device has the sum of all their messages; one device needs none [s].
 
-    Over a fast link the better of one shot (everybody reads everything) and ring (Patarasuk and Yuan 2009); over PCIe
-    the ring. Between servers in three steps: scattered sums inside each, sums of the parts across (see
+    Over a fast link the best of one shot, two shots (see `Links`) and ring (Patarasuk and Yuan 2009); over PCIe the
+    ring. Between servers in three steps: scattered sums inside each, sums of the parts across (see
     `_across_seconds`), and collecting inside (the hierarchy of BlueConnect, Cho et al. 2019).
 
     Parameters
@@ -76,28 +79,35 @@ def all_reduce_seconds(
     if link is None:
         seconds = _pcie_latency_seconds(links, devices) + ring_bytes / _pcie_bytes_per_second(hardware, links)
     else:
-        rate = link_bytes_per_second(link, devices)
-        one_shot = links.one_shot_seconds + (devices - 1) * (
-            links.peer_seconds + message_bytes / (links.one_shot * rate)
-        )
-        seconds = np.minimum(one_shot, links.ring_seconds + ring_bytes / (links.ring * rate))
+        own_rate = links.one_shot * link_bytes_per_second(link, devices)
+        latency = links.one_shot_seconds + (devices - 1) * links.peer_seconds
+        one_shot = latency + (devices - 1) * message_bytes / own_rate
+        two_shot = links.two_shot * latency + ring_bytes / own_rate
+        ring = nccl_all_reduce_seconds(message_bytes, devices, hardware, constants, stride)
+        seconds = np.minimum(np.minimum(one_shot, two_shot), ring)
     return np.where(message_bytes > 0, seconds, 0.0)
 
 
 def nccl_all_reduce_seconds(
-    message_bytes: Floats, devices: int, hardware: HardwareProfile, constants: Efficiency
+    message_bytes: Floats, devices: int, hardware: HardwareProfile, constants: Efficiency, stride: int = 1
 ) -> Floats:
     """Return the time of an all-reduce that NCCL does alone, without the engine's own kernels for small messages [s].
 
     A ring of 2 (w - 1) steps under the better of two protocols: one that sends flags with the data, with little
-    latency and half the rate, and one that waits for whole buffers (docs.nvidia.com, NCCL_PROTO). Parameters as in
-    `all_reduce_seconds`.
+    latency and half the rate, and one that waits for whole buffers (docs.nvidia.com, NCCL_PROTO). Or, where the switch
+    adds up, each device sends its message, receives the sum of a part and sends that to all: w + 1 parts on the wire
+    after a long start (docs.nvidia.com, NCCL_ALGO: NVLS). Parameters as in `all_reduce_seconds`.
     """
-    link = fast_link(hardware, devices)
+    link = fast_link(hardware, devices * stride)
     if devices == 1 or link is None:
-        return all_reduce_seconds(message_bytes, devices, hardware, constants)
-    steps, part_seconds = 2 * (devices - 1), message_bytes / devices / link_bytes_per_second(link, devices)
-    return np.where(message_bytes > 0, _protocol_seconds(part_seconds, steps, steps, constants.nccl), 0.0)
+        return all_reduce_seconds(message_bytes, devices, hardware, constants, stride)
+    nccl, steps = constants.nccl, 2 * (devices - 1)
+    part_seconds = message_bytes / devices / link_bytes_per_second(link, devices)
+    seconds = _protocol_seconds(part_seconds, steps, steps, nccl)
+    if link.reduces:
+        latency = SWITCH_PROTOCOL * (nccl.launch_seconds + steps * nccl.step_seconds)
+        seconds = np.minimum(seconds, latency + (devices + 1) * part_seconds / nccl.switched)
+    return np.where(message_bytes > 0, seconds, 0.0)
 
 
 def all_gather_seconds(

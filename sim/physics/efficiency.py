@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -19,13 +20,15 @@ PROFILES = "layers of Llama-2-70B under PyTorch's profiler in 2023 (github.com/m
 class Links:
     """Constants of an all-reduce of s bytes over w devices with B bytes/s per device and direction.
 
-    The better of one-shot, ``one_shot_seconds + (w - 1) (peer_seconds + s / (one_shot B))``, and ring,
-    ``ring_seconds + 2 (w - 1) / w s / (ring B)``; over PCIe the ring alone, at its own latency and rate.
+    Over an NVLink-like link the best of the engine's own kernels and NCCL (see `Nccl`). In one shot everybody reads
+    everything, ``latency + (w - 1) s / (one_shot B)``; in two, everybody reads a part to add it up and then all sums,
+    ``two_shot latency + 2 (w - 1) / w s / (one_shot B)``. Over PCIe a ring at its own latency and rate.
 
     Attributes
     ----------
-    one_shot_seconds, one_shot, ring_seconds, ring : latency [s] and reached part of B, over an NVLink-like link.
-    peer_seconds : what each peer adds to the latency of one shot, which waits for the slowest of them [s].
+    one_shot_seconds, peer_seconds : latency, and what each peer adds to it, since the slowest is waited for [s].
+    one_shot : reached part of B.
+    two_shot : latency of two shots in those of one; inf in a library that has none.
     pcie_seconds, pcie_step_seconds : latency over PCIe, and of each of the 2 (w - 1) steps of the ring there [s].
     pcie_bytes_per_second : rate over PCIe; None takes the host link's datasheet rate.
     pcie_measured : False where the PCIe constants are a default that nobody measured on this kind of system.
@@ -39,8 +42,7 @@ class Links:
 
     one_shot_seconds: float
     one_shot: float
-    ring_seconds: float
-    ring: float
+    two_shot: float
     pcie_seconds: float
     pcie_bytes_per_second: float | None
     pcie_measured: bool
@@ -54,7 +56,7 @@ class Links:
 
 @dataclass(frozen=True)
 class Nccl:
-    """Constants of what NCCL does alone: gathering, exchanging, sending, and adding up where the engine has no kernel.
+    """Constants of what NCCL does: gathering, exchanging, sending, and adding up where no engine's kernel is faster.
 
     See `sim.physics.collectives.nccl_all_reduce_seconds`.
 
@@ -63,6 +65,7 @@ class Nccl:
     launch_seconds, step_seconds : latency, and of each step: 2 (w - 1) of them in a ring that adds up, w - 1 in one
         that gathers [s].
     low_latency, simple : part of the link's rate that its two protocols reach.
+    switched : the same where the switch adds up; see `Link.reduces`.
     source : where the numbers come from.
     """
 
@@ -70,6 +73,7 @@ class Nccl:
     step_seconds: float
     low_latency: float
     simple: float
+    switched: float
     source: str
 
 
@@ -246,19 +250,18 @@ def _generic_links(hop: float, stack: str | None) -> Links:
     """Return constants of an engine's own all-reduce, which are those of its library.
 
     Four hops: a flag that the input is there, reading it there and back, a flag that it was read. TensorRT-LLM's has no
-    flags of their own (each datum tells that it has come), but as much of the link in its latency. Larger messages go
-    to NCCL: vLLM's from 8 MiB, TensorRT-LLM's from 1 to 8.
+    flags of their own (each datum tells that it has come), but as much of the link in its latency. Two shots are vLLM's
+    (csrc/custom_all_reduce.cuh, Apache-2.0).
     """
-    kernel, one_shot, ring_latency, ring = {
-        "vllm": (2.55e-6, 0.58, 8.6e-6, 0.69),
-        "trtllm": (1.3e-6, 0.55, 31e-6, 0.73),
-        None: (2.2e-6, 0.56, 13e-6, 0.70),
+    kernel, one_shot, two_shot = {
+        "vllm": (2.6e-6, 0.60, 1.8),
+        "trtllm": (1.3e-6, 0.54, math.inf),
+        None: (2.1e-6, 0.55, 2.4),
     }[stack]
     return Links(
         one_shot_seconds=kernel + 4 * hop,
         one_shot=one_shot,
-        ring_seconds=ring_latency + 4 * hop,
-        ring=ring,
+        two_shot=two_shot,
         pcie_seconds=20e-6,
         pcie_bytes_per_second=16e9,
         pcie_measured=False,
@@ -268,12 +271,9 @@ def _generic_links(hop: float, stack: str | None) -> Links:
 
 
 def _generic_nccl(hop: float) -> Nccl:
-    """Return constants of NCCL: there and back to find a free buffer, and one hop a step.
-
-    The rate is that of rings: on eight H100 the switch adds up, and large messages take a quarter less.
-    """
+    """Return constants of NCCL: there and back to find a free buffer, and one hop a step."""
     source = "joint fit to NCCL 2.27 and 2.29 on A100 and H100 (aiconfigurator-core 0.12.0, Apache-2.0)"
-    return Nccl(5e-6 + 2 * hop, 0.38e-6 + hop, 0.325, 0.75, source)
+    return Nccl(5e-6 + 2 * hop, 0.38e-6 + hop, 0.325, 0.75, 0.65, source)
 
 
 def _halves(hardware: HardwareProfile) -> bool:
@@ -284,7 +284,7 @@ def _halves(hardware: HardwareProfile) -> bool:
 def datasheet() -> Efficiency:
     """Return the bare roofline: every peak reached, nothing costs a launch; 30-50 % too fast, never a prediction."""
     full = Rate(0.0, 1.0, 1.0, "the datasheet taken at its word")
-    links = Links(*(0.0, 1.0, 0.0, 1.0, 0.0, None, True, full.source), host=1.0, network_seconds=0.0, network=1.0)
-    nccl = Nccl(0.0, 0.0, 1.0, 1.0, full.source)
+    links = Links(*(0.0, 1.0, 1.0, 0.0, None, True, full.source), host=1.0, network_seconds=0.0, network=1.0)
+    nccl = Nccl(0.0, 0.0, 1.0, 1.0, 1.0, full.source)
     rates: dict[str, Any] = dict.fromkeys(RATES, full)
     return Efficiency("datasheet", **rates, decode_tile_tokens=0, mixed_tile_tokens=0, links=links, nccl=nccl)

@@ -41,16 +41,16 @@ def groups(table: pd.DataFrame) -> list[Group]:
 
 def test_the_constants_that_made_the_rows_are_found(tmp_path: Path) -> None:
     base = generic()
-    links = replace(base.links, one_shot_seconds=3e-6, peer_seconds=0.2e-6, one_shot=0.5, ring_seconds=15e-6, ring=0.8)
-    nccl = replace(base.nccl, launch_seconds=7e-6, step_seconds=1e-6, low_latency=0.3, simple=0.85)
+    links = replace(base.links, one_shot_seconds=3e-6, peer_seconds=0.2e-6, one_shot=0.5, two_shot=1.5)
+    nccl = replace(base.nccl, launch_seconds=7e-6, step_seconds=1e-6, low_latency=0.3, simple=0.85, switched=0.6)
     true = replace(base, links=links, nccl=nccl)
     table = pd.concat([measured("h200-sxm", backend, true) for backend in ("vllm_graph-1.0", "nccl-2.99")])
     table.to_csv(tmp_path / "comm.csv", index=False)
     assert run("h200-sxm", str(tmp_path), out=tmp_path / "fitted.toml") == 0
     for found in calibration.read(tmp_path / "fitted.toml"):
-        for name in ("one_shot_seconds", "peer_seconds", "one_shot", "ring_seconds", "ring"):
+        for name in ("one_shot_seconds", "peer_seconds", "one_shot", "two_shot"):
             assert getattr(found.links, name) == pytest.approx(getattr(links, name), rel=0.02)
-        for name in ("launch_seconds", "step_seconds", "low_latency", "simple"):
+        for name in ("launch_seconds", "step_seconds", "low_latency", "simple", "switched"):
             assert getattr(found.nccl, name) == pytest.approx(getattr(nccl, name), rel=0.02)
 
 

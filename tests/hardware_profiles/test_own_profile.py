@@ -217,6 +217,8 @@ def test_a_number_in_another_unit_is_recognised(field, value, hint):
         ("memory.reported_bytes", 65 * 2**30, "is more than the memory it is part of"),
         ("memory.cuda_visible_bytes", 64 * 2**30, "is more than the memory it is part of"),
         ("scale_up.peer_bytes_per_second", 400e9, "is more than all links together"),
+        ("scale_up.reduces", True, "only a switch adds up"),
+        ("scale_up.reduces", 1, "must be true or false, got 1"),
         ("article", {"power_w": True}, "power_w must be a number or a text, got True"),
     ],
 )

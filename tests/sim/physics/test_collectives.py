@@ -44,21 +44,33 @@ def test_no_all_reduce_beats_the_wires(chip: HardwareProfile, devices: int, size
         assert nccl_all_reduce_seconds(np.array(size), devices, chip, constants) >= least * (1 - 1e-12)
 
 
-def test_small_messages_go_in_one_shot_and_large_ones_around_the_ring() -> None:
-    links = generic().links
-    small, large = all_reduce_seconds(np.array([1024.0, 256e6]), 8, CHIP, generic())
-    assert small == pytest.approx(links.one_shot_seconds + 7 * (links.peer_seconds + 1024 / (links.one_shot * 300e9)))
-    assert large == pytest.approx(links.ring_seconds + 2 * 7 / 8 * 256e6 / (links.ring * 300e9))
+def test_small_messages_go_in_one_shot_larger_ones_in_two_and_the_largest_around_the_ring() -> None:
+    constants = generic(stack="vllm")
+    links, sizes = constants.links, np.array([1024.0, 2e6, 256e6])
+    small, middle, large = all_reduce_seconds(sizes, 8, CHIP, constants)
+    latency, rate = links.one_shot_seconds + 7 * links.peer_seconds, links.one_shot * 300e9
+    assert small == pytest.approx(latency + 7 * 1024 / rate)
+    assert middle == pytest.approx(1.8 * latency + 14 / 8 * 2e6 / rate)
+    assert large == nccl_all_reduce_seconds(sizes, 8, CHIP, constants)[2]
+
+
+def test_a_library_without_two_shots_leaves_large_messages_to_nccl() -> None:
+    constants = generic(stack="trtllm")
+    sizes = np.array([1024.0, 2e6])
+    small, large = all_reduce_seconds(sizes, 8, CHIP, constants)
+    by_nccl = nccl_all_reduce_seconds(sizes, 8, CHIP, constants)
+    assert small < by_nccl[0] / 2
+    assert large == by_nccl[1]
 
 
 @pytest.mark.parametrize("stack", [None, *STACKS])
-def test_a_slower_hop_delays_every_message_alike(stack: str | None) -> None:
+def test_a_slower_hop_delays_one_shot_by_four_of_them(stack: str | None) -> None:
     assert CHIP.scale_up is not None
-    size, by_hop = np.array([1024.0, 256e6]), []
+    by_hop = []
     for hop in (0.4e-6, 0.9e-6):
         chip = replace(CHIP, scale_up=replace(CHIP.scale_up, latency_seconds=hop))
-        by_hop.append(all_reduce_seconds(size, 8, chip, generic(chip, stack)))
-    assert by_hop[1] - by_hop[0] == pytest.approx(4 * 0.5e-6, rel=1e-6)  # a flag, there and back, a flag
+        by_hop.append(all_reduce_seconds(np.array(1024.0), 8, chip, generic(chip, stack)))
+    assert by_hop[1] - by_hop[0] == pytest.approx(4 * 0.5e-6)  # a flag, there and back, a flag
 
 
 def test_every_step_of_a_ring_takes_a_hop() -> None:
@@ -66,6 +78,22 @@ def test_every_step_of_a_ring_takes_a_hop() -> None:
     for devices in (2, 8):
         fast, slow = (nccl_all_reduce_seconds(np.array(512.0), devices, chip, generic(chip)) for chip in chips)
         assert slow - fast == pytest.approx((2 + 2 * (devices - 1)) * 0.5e-6)
+
+
+def test_a_switch_that_adds_up_helps_large_messages_of_many_devices() -> None:
+    constants, sizes = generic(), np.array([1024.0, 1e9])
+    adding = replace(CHIP, scale_up=replace(CHIP.scale_up, reduces=True))
+    for devices in (2, 8):
+        small, large = nccl_all_reduce_seconds(sizes, devices, adding, constants)
+        least = (1 + 1 / devices) * 1e9 / 300e9  # a device sends its message, and the sum of a part to all
+        assert large >= least
+        ring_small, ring_large = nccl_all_reduce_seconds(sizes, devices, CHIP, constants)
+        assert small == ring_small
+        if devices == 2:
+            assert large == ring_large
+        else:
+            assert large == pytest.approx(least / constants.nccl.switched, rel=0.02)
+            assert large < 0.8 * ring_large
 
 
 def test_two_devices_lose_more_to_the_last_copy_than_eight() -> None:

@@ -105,7 +105,6 @@ def half_the_launches(constants: Efficiency) -> Efficiency:
         links,
         one_shot_seconds=links.one_shot_seconds / 2,
         peer_seconds=links.peer_seconds / 2,
-        ring_seconds=links.ring_seconds / 2,
         pcie_seconds=links.pcie_seconds / 2,
         network_seconds=links.network_seconds / 2,
         pcie_bytes_per_second=links.pcie_bytes_per_second and 2 * links.pcie_bytes_per_second,
