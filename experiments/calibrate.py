@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from experiments.scoreboard import aiconfigurator, client_document, clientfit, clients, tables
 from experiments.scoreboard.client_document import Server
 from experiments.scoreboard.clients import ClientRun
-from experiments.scoreboard.fit import QUANTISE, TILE, Fit, fit
+from experiments.scoreboard.fit import QUANTISE, TILE, UNGROUPED, Fit, fit, ungrouped
 from experiments.scoreboard.groups import Found, Group
 from experiments.scoreboard.kernels import QUANTISES
 from experiments.scoreboard.score import READERS
@@ -26,7 +26,7 @@ from sim.physics.roofline import Rate
 if TYPE_CHECKING:
     import pandas as pd
 
-TILES = {"decode_attention": "decode_tile_tokens", "mixed_attention": "mixed_tile_tokens"}
+TILES = {"mixed_attention": "mixed_tile_tokens"}
 
 PREFERRED = ("gemm_grid", "attention_grid", "moe_grid", "comm", "layer_ops", "attention_mixed")
 """Tables in order of preference: a constant is fitted to the first that says something about it."""
@@ -118,7 +118,7 @@ def calibrated(groups: Sequence[Group], stack: str) -> list[tuple[Fit, str]]:
         mine = [group for group in groups if group.constant == constant]
         table = next(name for name in PREFERRED if any(group.table == name for group in mine))
         result = fit(constant, [group for group in mine if group.table == table], base)
-        base = result.apply(base, result.numbers)  # 8-bit attention has the tiles of 16-bit attention
+        base = result.apply(base, result.numbers)  # prompts read cached keys at the rate of decoding
         fits.append((result, table))
     return fits
 
@@ -175,11 +175,13 @@ def _document(chip: HardwareProfile, stack: str, fits: list[tuple[Fit, str]], li
 
 
 def _entries(result: Fit, entry: dict[str, Any], base: Efficiency) -> dict[str, Any]:
-    """Return a constant as it stands in the file, and the pass that quantises if it was fitted with it."""
+    """Return a constant as it stands in the file, and the other kernel if one was fitted with it."""
     whole, *parts = (result.apply(base, numbers) for numbers in (result.numbers, *result.fold_numbers))
     constants = [result.constant]
     if result.names[-2:] == QUANTISE:
         constants.append(QUANTISES[result.constant])
+    if any(name.startswith(UNGROUPED) for name in result.names):
+        constants.append(ungrouped(result.constant))
     return {
         constant: _numbers(constant, result, whole)
         | entry
@@ -191,12 +193,10 @@ def _entries(result: Fit, entry: dict[str, Any], base: Efficiency) -> dict[str, 
 def _numbers(constant: str, result: Fit, constants: Efficiency) -> dict[str, Any]:
     """Return the numbers of a constant as they stand in the file, to five digits."""
     value = getattr(constants, constant)
-    names: tuple[str, ...] = ("launch_seconds", "compute", "memory", "sharpness")
+    names: tuple[str, ...] = result.names
     if isinstance(value, Rate):
         unset = {"step_seconds": 0.0, "elsewhere": 0.0, "cached": 1.0}
-        names += tuple(name for name in unset if getattr(value, name) != unset[name])
-    if constant in ("links", "nccl"):
-        names = result.names
+        names = tuple(name for name, number in value.numbers.items() if number != unset.get(name))
     numbers: dict[str, Any] = {name: float(f"{getattr(value, name):.5g}") for name in names}
     if constant == "links" and value.pcie_measured:
         numbers["pcie_measured"] = True

@@ -101,11 +101,12 @@ def clocks(draw: st.DrawFn, *, windows: bool = False) -> IterationClock:
         decode_ticks=draw(st.integers(0, 50)),
         context_ticks=draw(st.integers(0, 3)),
         prompt_ticks=lambda pairs, cached, new: per_pair * pairs + cached + new,
-        tile_tokens=draw(st.integers(0, 64)),
+        sequence_ticks=draw(st.sampled_from([0, 5, 40])),
         window_ticks=draw(st.sampled_from([0, 1, 3])) if windows else 0,
         window_prompt_ticks=draw(st.sampled_from([None, lambda pairs, cached, new: per_pair * pairs + cached]))
         if windows
         else None,
+        window_sequence_ticks=draw(st.sampled_from([0, 4, 30])) if windows else 0,
         least_ticks=draw(st.sampled_from([0, 0, 100, 500])),
         host_block_ticks=draw(st.sampled_from([0, 7])),
     )
@@ -121,8 +122,10 @@ def half_as_fast(clock: IterationClock) -> IterationClock:
         samples_ticks=[2 * t for t in clock.samples_ticks],
         decode_ticks=2 * clock.decode_ticks,
         context_ticks=2 * clock.context_ticks,
+        sequence_ticks=2 * clock.sequence_ticks,
         prompt_ticks=lambda *chunks: 2 * clock.prompt_ticks(*chunks),
         window_ticks=2 * clock.window_ticks,
+        window_sequence_ticks=2 * clock.window_sequence_ticks,
         window_prompt_ticks=in_window and (lambda *chunks: 2 * in_window(*chunks)),
         least_ticks=2 * clock.least_ticks,
         host_block_ticks=2 * clock.host_block_ticks,

@@ -13,6 +13,7 @@ from experiments.scoreboard.clients import ClientRun
 from hardware_profiles.profile import HardwareProfile
 from sim import systems
 from sim.physics.efficiency import RATES, generic
+from sim.physics.roofline import Rate
 from sim.scenario import Scenario
 
 LEAST_FRONT_END_SECONDS = 1e-3
@@ -114,6 +115,5 @@ def show(fit: ClientFit, seen: ClientRun, start: Scenario, path: Path, *, json: 
 
 def _numbers(server: Scenario, name: str) -> dict[str, float]:
     assert server.efficiency is not None
-    rate = getattr(server.efficiency, name)
-    fields = ("launch_seconds", "compute", "memory", "sharpness")
-    return {field: float(f"{getattr(rate, field):.5g}") for field in fields}
+    rate: Rate = getattr(server.efficiency, name)
+    return {field: float(f"{number:.5g}") for field, number in rate.numbers.items()}

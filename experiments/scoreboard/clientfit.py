@@ -103,14 +103,8 @@ def scaled(constants: Efficiency, launches: float, memory: float, arithmetic: fl
     """Return constants with all launches, all reached bandwidths and all reached peaks multiplied."""
     changed: dict[str, Any] = {}
     for name in RATES:
-        rate = getattr(constants, name)
-        changed[name] = replace(
-            rate,
-            launch_seconds=rate.launch_seconds * launches,
-            step_seconds=rate.step_seconds / arithmetic,
-            compute=min(1.0, rate.compute * arithmetic),
-            memory=min(CACHED if name in CACHING else 1.0, rate.memory * memory),
-        )
+        most = CACHED if name in CACHING else 1.0
+        changed[name] = getattr(constants, name).scaled(launches, arithmetic, memory, most)
     return replace(constants, **changed)
 
 

@@ -15,11 +15,15 @@ from experiments.scoreboard.kernels import QUANTISES
 from experiments.scoreboard.score import errors_pct
 from hardware_profiles.profile import Link
 from sim.physics.calibration import FOLDS
-from sim.physics.efficiency import RATES, Efficiency, generic
+from sim.physics.efficiency import DECODE_RATES, RATES, Efficiency, generic
 from sim.physics.roofline import CACHED, CACHING
 
 RESIDUAL_SCALE = 0.1
 """Relative error from which rows count less and less (soft L1): tables have kernels that switch algorithms."""
+
+DECODE_SCALE = 0.03
+"""The same for decoding attention, whose libraries choose between a dozen kernels by batch and context: the typical row
+counts, not the mean of what they do at the edges."""
 
 LEAST_ROWS = 20
 
@@ -38,18 +42,25 @@ STEPPING = ("gemm_8bit", "gemm_block", "gemm_narrow_weights", "experts_8bit")
 which some pad each one's rows to a large tile. Those of 16 bits do neither: a step fitted to them is below 0.3 ns, or
 nothing, and moves no held-out error by half a percent."""
 
+UNGROUPED = "ungrouped_"
+"""What the names of the numbers begin with that are fitted to ungrouped heads, together with grouped ones."""
+
 Numbers = tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Form:
-    """What is fitted of one constant: where the numbers start, their bounds, and the constants they make."""
+    """What is fitted of one constant: where the numbers start, their bounds, and the constants they make.
+
+    `scale` : relative error from which rows count less and less.
+    """
 
     names: tuple[str, ...]
     start: Numbers
     low: Numbers
     high: Numbers
     apply: Callable[[Efficiency, Numbers], Efficiency]
+    scale: float = RESIDUAL_SCALE
 
 
 @dataclass(frozen=True)
@@ -107,14 +118,13 @@ def form_of(constant: str, groups: Sequence[Group]) -> Form:
         return _pcie_form() if all(group.goals[0] is None for group in groups) else _fast_link_form(groups[0].stack)
     if constant == "nccl":
         return _nccl_form(groups[0].chip.scale_up)
-    if constant == "decode_attention":
-        return _decode_form()
+    if constant in DECODE_RATES:
+        return _decode_form(constant, groups)
     if constant == "mixed_attention":
         return _mixed_form()
     if constant in QUANTISES and _quantise(constant, groups):
         return _quantising_form(constant)
-    memory_only = constant in ("elementwise", "decode_attention_8bit")
-    return _rate_form(constant, memory_only=memory_only)
+    return _rate_form(constant, memory_only=constant == "elementwise")
 
 
 def _rate_form(constant: str, *, memory_only: bool) -> Form:
@@ -170,16 +180,30 @@ def _quantising_form(constant: str) -> Form:
     return Form((*rate_form.names, *QUANTISE), start, low, high, apply)
 
 
-def _decode_form() -> Form:
-    """Launch, reached bandwidth, and the keys that every sequence costs beyond its context."""
+def _decode_form(constant: str, groups: Sequence[Group]) -> Form:
+    """Launches, reached bandwidth and least time of grouped heads, and of ungrouped ones where the rows have such."""
+    base = generic()
+    other = ungrouped(constant)
+    slower = replace(base, **{other: replace(getattr(base, other), launch_seconds=1.0)})
+    fitted = [constant] if _times(groups, slower).max() < 1 else [constant, other]
+    each = ("launch_seconds", "combine_seconds", "memory", "block_seconds")
 
     def apply(constants: Efficiency, numbers: Numbers) -> Efficiency:
-        launch, memory, tile = numbers
-        rate = replace(constants.decode_attention, launch_seconds=launch, memory=memory)
-        return replace(constants, decode_attention=rate, decode_tile_tokens=round(tile))
+        parts = [dict(zip(each, numbers[4 * place :], strict=False)) for place in range(len(fitted))]
+        pairs = zip(fitted, parts, strict=True)
+        return replace(constants, **{name: replace(getattr(constants, name), **part) for name, part in pairs})
 
-    names = ("launch_seconds", "memory", TILE)
-    return Form(names, (10e-6, 0.8, 64.0), (1e-7, 0.02, 1.0), (3e-4, 1.0, 1000.0), apply)
+    def of_each(numbers: Numbers) -> Numbers:
+        return numbers * len(fitted)
+
+    names = (*each, *(f"{UNGROUPED}{name}" for name in each))[: 4 * len(fitted)]
+    start, low, high = (10e-6, 3e-6, 0.8, 30e-9), (1e-7, 1e-8, 0.02, 1e-10), (3e-4, 1e-4, 1.0, 1e-6)
+    return Form(names, of_each(start), of_each(low), of_each(high), apply, DECODE_SCALE)
+
+
+def ungrouped(constant: str) -> str:
+    """Return the constant of the kernels that decode ungrouped heads, of those that decode grouped ones."""
+    return constant.replace("attention", "attention_ungrouped")
 
 
 def _mixed_form() -> Form:
@@ -249,7 +273,7 @@ def _solve(form: Form, groups: Sequence[Group], base: Efficiency, mask: npt.NDAr
         np.log(form.start),
         bounds=(np.log(form.low), np.log(form.high) + 1e-9),
         loss="soft_l1",
-        f_scale=RESIDUAL_SCALE,
+        f_scale=form.scale,
         diff_step=steps,
     )
     return tuple(np.clip(np.exp(found.x), form.low, form.high).tolist())

@@ -1,4 +1,4 @@
-"""Tables of single kernels on one device: matrix products, attention, mixtures of experts."""
+"""Tables of single kernels on one device: matrix products, mixtures of experts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sim.physics.operators import (
     quantising_bytes,
     visit_bytes,
 )
-from sim.physics.precision import PRECISIONS, Precision, compute_unit, sixteen_bit_unit
+from sim.physics.precision import PRECISIONS, Precision, compute_unit
 from sim.physics.roofline import Operator, roofline_seconds, slow_bytes
 
 if TYPE_CHECKING:
@@ -54,7 +54,6 @@ STAYED = "all copies of the weights stayed in the cache, which is faster than th
 
 GEMM_16BIT: Goals = (15, 8)
 GEMM_8BIT: Goals = (20, 12)
-ATTENTION: Goals = (35, 10)
 EXPERTS: Goals = (25, 20)
 UNGATED = {(512, 22)}
 """(experts, experts per token) of Nemotron 3, whose experts have no gate branch; the tables do not say which have."""
@@ -63,11 +62,6 @@ UNGATED = {(512, 22)}
 def gemm_grid(frame: pd.DataFrame) -> Found:
     """Matrix products by shape, number format and kernel library."""
     return by("gemm_grid", frame, ("backend", "dtype"), _gemm)
-
-
-def attention_grid(frame: pd.DataFrame) -> Found:
-    """Attention of equal prompts, or of equal contexts decoding."""
-    return by("attention_grid", frame, ("backend", "phase", "kv_dtype", "attn_dtype"), _attention)
 
 
 def moe_grid(frame: pd.DataFrame) -> Found:
@@ -160,39 +154,6 @@ def _products(chip: HardwareProfile, rows: pd.DataFrame) -> Found:
     shape = folds(rows, ("m", "n", "k"))
     fitted = "" if _is_eager(first) else constant  # short ones are missing among eager ones
     return [Group("gemm_grid", str(first.hw), label, chip, stack, fitted, goals, seconds, us / 1e6, shape)]
-
-
-def _attention(chip: HardwareProfile, rows: pd.DataFrame) -> Found:
-    first = rows.iloc[0]
-    batch, length, heads, kv_heads, width, us = floats(rows, "batch", "kv_len", "n_heads", "n_kv", "head_dim", "us")
-    kv_bytes = {"bfloat16": 2.0, "float16": 2.0, "fp8": 1.0, "int8": 1.0}.get(str(first.kv_dtype))
-    if kv_bytes is None:
-        raise ValueError(f"KV format {first.kv_dtype!r} is unknown; known are bfloat16, float16, fp8, int8")
-    if first.phase not in ("prefill", "decode"):
-        raise ValueError(f"phase {first.phase!r} is unknown; known are prefill, decode")
-    decodes = first.phase == "decode"
-    constant = f"{first.phase}_attention" + ("_8bit" if kv_bytes < STREAM_BYTES else "")
-    peak, bandwidth = chip.peak(sixteen_bit_unit(chip)), chip.memory.bandwidth_bytes_per_second
-
-    def decode_seconds(constants: Efficiency) -> Floats:
-        keys = batch * (length + constants.decode_tile_tokens)
-        flops, moved_bytes = 4.0 * keys * heads * width, 2.0 * keys * kv_heads * width * kv_bytes
-        return roofline_seconds(flops, moved_bytes, getattr(constants, constant), peak, bandwidth)
-
-    def prefill_seconds(constants: Efficiency) -> Floats:
-        new = floats(rows, "q_len")[0]
-        cached = np.maximum(length - new, 0.0)
-        flops = 4.0 * batch * (new * cached + new * (new + 1) / 2) * heads * width
-        own_bytes = batch * new * width * (2 * heads * STREAM_BYTES + 2 * kv_heads * kv_bytes)
-        rate, decode = getattr(constants, constant), getattr(constants, constant.replace("prefill", "decode"))
-        cached_bytes = batch * cached * 2 * kv_heads * width * kv_bytes * rate.memory / decode.memory
-        return roofline_seconds(flops, own_bytes + cached_bytes, rate, peak, bandwidth)
-
-    columns = ("batch", "q_len", "kv_len", "n_heads", "n_kv", "head_dim")
-    seconds = decode_seconds if decodes else prefill_seconds
-    label = f"{first.backend} {first.phase} {first.kv_dtype} KV, {first.attn_dtype}"
-    stack, shape = stack_of(str(first.backend)), folds(rows, columns)
-    return [Group("attention_grid", str(first.hw), label, chip, stack, constant, ATTENTION, seconds, us / 1e6, shape)]
 
 
 def _experts(chip: HardwareProfile, rows: pd.DataFrame) -> Found:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from experiments.scoreboard.attention import Contexts, decode_seconds
 from experiments.scoreboard.groups import Floats, Found, Goals, Group, by, floats, folds
 from hardware_profiles.profile import HardwareProfile
 from sim.physics.efficiency import Efficiency
@@ -14,7 +16,6 @@ from sim.physics.iteration import IterationModel
 from sim.physics.mixed_attention import ONE_KERNEL_CHIPS, PROCESSORS, QUERY_TILE, kernel_seconds
 from sim.physics.operators import STREAM_BYTES
 from sim.physics.precision import sixteen_bit_unit
-from sim.physics.roofline import roofline_seconds
 from sim.physics.totals import Totals
 from workloads.models import load as load_model
 
@@ -83,13 +84,8 @@ def _two_kernels(chip: HardwareProfile, rows: pd.DataFrame) -> Found:
 
 def _decode_only(chip: HardwareProfile, rows: pd.DataFrame) -> Found:
     _, _, decodes, context, heads, kv_heads, head, us = floats(rows, *_COLUMNS, "us")
-    peak, bandwidth = chip.peak(sixteen_bit_unit(chip)), chip.memory.bandwidth_bytes_per_second
-
-    def seconds(constants: Efficiency) -> Floats:
-        keys = decodes * (context + constants.decode_tile_tokens)
-        flops, moved_bytes = 4.0 * keys * heads * head, 2.0 * STREAM_BYTES * keys * kv_heads * head
-        return roofline_seconds(flops, moved_bytes, constants.decode_attention, peak, bandwidth)
-
+    contexts = Contexts(decodes, context, heads, kv_heads, head, STREAM_BYTES)
+    seconds = partial(decode_seconds, chip=chip, of=contexts)
     label, hardware = f"{_title(rows)} decode only", str(rows["hw"].iloc[0])
     shape = folds(rows, (*_COLUMNS[:4], "n_heads"))
     return [

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from experiments.scoreboard.attention import attention_grid
 from experiments.scoreboard.groups import Floats, Found, Group, Skipped
-from experiments.scoreboard.kernels import attention_grid, gemm_grid, moe_grid
+from experiments.scoreboard.kernels import gemm_grid, moe_grid
 from experiments.scoreboard.layers import iteration, layer_ops
 from experiments.scoreboard.links import comm
 from experiments.scoreboard.mixed import attention_mixed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -49,12 +50,12 @@ class IterationClock:
 
     An iteration of `tokens` new tokens, of which `samples` sequences sample one, costs ``base + tokens_ticks[tokens] +
     samples_ticks[samples]``, plus `prompt_ticks(pairs, cached_context, new_tokens)` if it computes prompts, plus
-    ``decode_ticks + context_ticks * context`` if it decodes, where `context` counts every key read, and `tile_tokens`
-    more for each sequence. While n sequences
+    ``decode_ticks + context_ticks * context`` if it decodes, where `context` counts every key read. While n sequences
     only decode, each iteration therefore takes ``context_ticks * n`` longer than the one before: k of them end after
     ``k * first + growth * k * (k - 1) / 2`` ticks, whatever k is, with nothing rounded on the way.
 
-    Two things bend that line, and a stretch ends where they do. In layers with a window a sequence reads no more than
+    Three things bend that line, and a stretch ends where they do. Reading takes at least `sequence_ticks` for each
+    sequence, which counts while contexts are short. In layers with a window a sequence reads no more than
     the window: ``window_ticks`` a key, of which it adds one an iteration until the window is full. And everything but
     base and samples takes at least `least_ticks`: what a host needs to start kernels, or a link to bring weights.
 
@@ -63,7 +64,8 @@ class IterationClock:
     base : [ticks] per iteration.
     tokens_ticks, samples_ticks : [ticks] by number of tokens and of samples, from 0.
     decode_ticks, context_ticks : [ticks] per decoding iteration, and per key that it reads.
-    tile_tokens : keys that each decoding sequence costs beyond those it reads.
+    sequence_ticks, window_sequence_ticks : [ticks] least time to read the keys of each decoding sequence, in layers
+        that see the whole context and in those with a window.
     prompt_ticks : (pairs, cached context tokens, new tokens of the prompts) -> [ticks]
     mixed_ticks : (pairs, cached, new tokens, decoding sequences, keys they read) -> [ticks], instead of both parts in
         an iteration that has both; None where they are a plain sum.
@@ -82,19 +84,27 @@ class IterationClock:
     decode_ticks: int
     context_ticks: int
     prompt_ticks: Callable[[int, int, int], int]
-    tile_tokens: int = 0
+    sequence_ticks: int = 0
     mixed_ticks: Callable[[int, int, int, int, int], int] | None = None
     host_block_ticks: int = 0
     model: IterationModel | None = None
     window_ticks: int = 0
     window_prompt_ticks: Callable[[int, int, int], int] | None = None
     window_mixed_ticks: Callable[[int, int, int, int, int], int] | None = None
+    window_sequence_ticks: int = 0
     least_ticks: int = 0
 
     @property
     def accounting(self) -> IterationClock:
         """The clock itself; see the other clocks."""
         return self
+
+    @cached_property
+    def long_context(self) -> int:
+        """Mean context from which on reading it takes longer than `sequence_ticks`, however long it gets."""
+        if not self.sequence_ticks:
+            return 0
+        return -(-self.sequence_ticks // self.context_ticks) if self.context_ticks else 1 << 62
 
     def iteration(
         self,
@@ -129,9 +139,11 @@ class IterationClock:
                 if self.window_prompt_ticks:
                     cost += self.window_prompt_ticks(window_pairs, window_cached, new_tokens)
             if decodes:
-                cost += self.decode_ticks + self.context_ticks * (context + decodes * (1 + self.tile_tokens))
+                read, least = self.context_ticks * (context + decodes), self.sequence_ticks * decodes
+                cost += self.decode_ticks + (read if read > least else least)
                 if self.window_ticks:
-                    cost += self.window_ticks * (window_keys + decodes * self.tile_tokens)
+                    read, least = self.window_ticks * window_keys, self.window_sequence_ticks * decodes
+                    cost += read if read > least else least
         return fixed + (cost if cost > self.least_ticks else self.least_ticks)
 
 
@@ -182,8 +194,10 @@ class LockstepClock:
             tokens_ticks=[own[share[n]] + self.together_ticks[n] for n in range(most) if share[n] < len(own)],
             samples_ticks=[samples[share[n]] for n in range(most) if share[n] < len(samples)],
             context_ticks=0,
+            sequence_ticks=0,
             mixed_ticks=None,
             window_ticks=0,
+            window_sequence_ticks=0,
             window_mixed_ticks=None,
         )
 
@@ -259,9 +273,10 @@ def roofline_clock(model: IterationModel, most_tokens: int, most_samples: int) -
         decode_ticks=int(ticks(model.attention.decode_launch_seconds)),
         context_ticks=int(ticks(model.attention.decode_seconds_per_kv_token)),
         prompt_ticks=_prompt_ticks(model.attention.prefill_slopes) if whole else lambda pairs, cached, new: 0,
-        tile_tokens=model.efficiency.decode_tile_tokens,
+        sequence_ticks=int(ticks(model.attention.decode_seconds_per_sequence)),
         mixed_ticks=_mixed_ticks(model.attention.mixed_slopes),
         window_ticks=int(ticks(model.attention.decode_seconds_per_window_token)),
+        window_sequence_ticks=int(ticks(model.attention.decode_seconds_per_window_sequence)),
         window_prompt_ticks=_prompt_ticks(model.attention.window_prefill_slopes) if windowed else None,
         window_mixed_ticks=_mixed_ticks(model.attention.window_mixed_slopes),
         least_ticks=int(ticks(weights_seconds(model))),

@@ -80,13 +80,14 @@ class Engine:
         self._decide: Callable[[Event], None] = self._decide_ahead if asynchronous else self._decide_between
         if clock.window_ticks and not ledger.limits.window:
             raise ValueError("limits: window is 0; allowed with a clock that charges for one: what that model has")
-        samples, tile = clock.samples_ticks, (clock.context_ticks + clock.window_ticks) * clock.tile_tokens
+        samples = clock.samples_ticks
         self._decode_ticks = [
-            clock.base + clock.decode_ticks + clock.tokens_ticks[n] + samples[n] + tile * n
+            clock.base + clock.decode_ticks + clock.tokens_ticks[n] + samples[n]
             for n in range(min(ledger.limits.sequences + 1, len(clock.tokens_ticks), len(samples)))
         ]
         self._least_decode_ticks = [clock.base + clock.least_ticks + samples[n] for n in range(len(self._decode_ticks))]
         self._bends = bool(clock.window_ticks or clock.least_ticks)
+        self._long_context = clock.long_context
         self._wake: Moment | None = None
         self._start = self._first = self._growth = self._planned = 0
         self._interruptible = False
@@ -330,10 +331,14 @@ class Engine:
         if ledger.keeps_rows:
             count, context = ledger.decoding_rows()
             self._note_idle(count - ledger.decodes)
-        slope = self.clock.context_ticks
-        self._first = self._decode_ticks[count] + slope * (context + count)
+        slope, keys = self.clock.context_ticks, context + count
+        self._first = self._decode_ticks[count] + slope * keys
         self._growth = slope * count
-        regular = self._bend(count) if self._bends else _NEVER
+        regular = _NEVER
+        if keys < self._long_context * count:
+            regular = self._rise_to(self.clock.sequence_ticks * count, slope * keys, slope * count)
+        if self._bends:
+            regular = self._bend(count, regular)
         if ledger.moved_blocks:
             self.log.moves.extend((self._row + 1, ledger.moved_blocks))
             self._first += self.clock.host_block_ticks * ledger.moved_blocks
@@ -347,13 +352,29 @@ class Engine:
         if tokens:
             self.log.idle.extend((self._row + 1, tokens))
 
-    def _bend(self, count: int) -> int:
-        """Add what windows cost, heed the least time, and return for how many iterations growth is what it is now."""
-        regular, least = _NEVER, self._least_decode_ticks[count]
-        if self.clock.window_ticks:
-            keys, growing, regular = self.ledger.sight()
-            self._first += self.clock.window_ticks * keys
-            self._growth += self.clock.window_ticks * growing
+    def _rise_to(self, least: int, read: int, growth: int) -> int:
+        """Take `least` ticks for what was counted as `read` and grows, and return for how many iterations that holds.
+
+        What takes longer anyway holds as long as it grows like that.
+        """
+        if read >= least:
+            return _NEVER
+        self._first += least - read
+        self._growth -= growth
+        return -((read - least) // growth) if growth else _NEVER
+
+    def _bend(self, count: int, regular: int) -> int:
+        """Add what windows cost, heed the least time, and return for how many iterations growth is what it is now.
+
+        `regular` : for how many it would be without them.
+        """
+        clock, least = self.clock, self._least_decode_ticks[count]
+        if clock.window_ticks:
+            keys, growing, filling = self.ledger.sight()
+            read, growth = clock.window_ticks * keys, clock.window_ticks * growing
+            self._first += read
+            self._growth += growth
+            regular = min(regular, filling, self._rise_to(clock.window_sequence_ticks * count, read, growth))
         if self._first <= least:
             if self._growth:
                 regular = min(regular, (least - self._first) // self._growth + 1)

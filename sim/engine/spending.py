@@ -75,10 +75,11 @@ class Spending:
         seen = log.seen(self._window) if self._window else None
         weights = tables + self._prompt_attention(log.pairs, log.cached_context.astype(np.int64), prompts, seen)
         weights[_PLACE["launch"]] += np.where(decodes > 0, self.clock.decode_ticks, 0)
-        keys = log.context + (1 + self.clock.tile_tokens) * decodes
-        weights[self._attention] += np.where(decodes > 0, self.clock.context_ticks * keys, 0)
+        read = self.clock.context_ticks * (log.context + decodes)
+        weights[self._attention] += np.where(decodes > 0, np.maximum(read, self.clock.sequence_ticks * decodes), 0)
         row, in_window = log.sights.T
-        weights[self._attention, row] += self.clock.window_ticks * (in_window + self.clock.tile_tokens * decodes[row])
+        least = self.clock.window_sequence_ticks * decodes[row]
+        weights[self._attention, row] += np.maximum(self.clock.window_ticks * in_window, least)
         weights[HOST] += self.clock.base
         moved = self.moved(log)
         device = log.duration - moved

@@ -19,10 +19,10 @@ from sim.physics.operators import (
     prefill_bytes_per_token,
     score_bytes_per_pair,
 )
-from sim.physics.parallelism import Parallelism
+from sim.physics.parallelism import Parallelism, kv_heads_per_device
 from sim.physics.precision import Precision, sixteen_bit_unit
 from sim.physics.prefill_attention import MASKED, UNFUSED_KERNELS, PrefillSlopes
-from sim.physics.roofline import Floats, Rate, overlapped_seconds
+from sim.physics.roofline import DecodeRate, Floats, Rate, overlapped_seconds
 from sim.physics.totals import Totals
 from workloads.models.transformer import Transformer
 
@@ -82,27 +82,36 @@ class Attention:
     def decode_seconds(
         self, kv_tokens: npt.ArrayLike, sequences: npt.ArrayLike, window_kv_tokens: npt.ArrayLike | None = None
     ) -> Floats:
-        """Return the time of decoding attention in all layers [s], shape of the arguments: affine above 0.
+        """Return the time of decoding attention in all layers [s], shape of the arguments.
+
+        Layers of a kind take as long as the keys need that they read, but no less than their blocks (see
+        `DecodeRate`): piecewise affine in both numbers.
 
         Parameters
         ----------
         kv_tokens : contexts of all decoding sequences together, each with its new token.
-        sequences : how many they are; each costs the `decode_tile_tokens` of the constants on top.
+        sequences : how many they are.
         window_kv_tokens : what they read in a layer with a window, if that is less.
         """
-        count = np.asarray(kv_tokens, dtype=np.float64)
-        tiles = self.efficiency.decode_tile_tokens * np.asarray(sequences, dtype=np.float64)
-        seconds = self.decode_launch_seconds + self.decode_seconds_per_kv_token * (count + tiles)
+        count, decodes = np.asarray(kv_tokens, dtype=np.float64), np.asarray(sequences, dtype=np.float64)
+        read = self.decode_seconds_per_kv_token * count
+        seconds = self.decode_launch_seconds + np.maximum(read, self.decode_seconds_per_sequence * decodes)
         if self.window_layers:
             seen = count if window_kv_tokens is None else np.asarray(window_kv_tokens, dtype=np.float64)
-            seconds = seconds + self.decode_seconds_per_window_token * (seen + tiles)
+            read = self.decode_seconds_per_window_token * seen
+            seconds = seconds + np.maximum(read, self.decode_seconds_per_window_sequence * decodes)
         return np.where(count > 0, seconds, 0.0)
 
     @cached_property
     def decode_launch_seconds(self) -> float:
         """Time of decoding attention however short the contexts [s]."""
-        kernels = 1 if self.flash else UNFUSED_KERNELS
-        return self.model.layers * kernels * self.decode_rate.launch_seconds
+        return self.model.layers * self.decode_launches_seconds
+
+    @property
+    def decode_launches_seconds(self) -> float:
+        """The same of one layer [s]."""
+        rate = self.decode_rate
+        return rate.launch_seconds + rate.combine_seconds if self.flash else UNFUSED_KERNELS * rate.launch_seconds
 
     @cached_property
     def decode_seconds_per_kv_token(self) -> float:
@@ -113,6 +122,21 @@ class Attention:
     def decode_seconds_per_window_token(self) -> float:
         """Time that each token in sight adds to decoding attention in the layers with a window [s]."""
         return self.window_layers * self._decode_seconds_per_key
+
+    @cached_property
+    def decode_seconds_per_sequence(self) -> float:
+        """Least time of each decoding sequence in the layers that see all of its context [s]."""
+        return self.whole_layers * self._decode_blocks * self.decode_rate.block_seconds
+
+    @cached_property
+    def decode_seconds_per_window_sequence(self) -> float:
+        """Least time of each decoding sequence in the layers with a window [s]."""
+        return self.window_layers * self._decode_blocks * self.decode_rate.block_seconds
+
+    @property
+    def _decode_blocks(self) -> int:
+        """Thread blocks of a sequence in a layer: one for each KV head on the device; a latent vector has one."""
+        return 1 if self.model.latent else kv_heads_per_device(self.model, self.parallelism)
 
     @cached_property
     def _decode_seconds_per_key(self) -> float:
@@ -223,11 +247,12 @@ class Attention:
         constants = self.efficiency
         return constants.prefill_attention_8bit if self._has_narrow_cache else constants.prefill_attention
 
-    @property
-    def decode_rate(self) -> Rate:
+    @cached_property
+    def decode_rate(self) -> DecodeRate:
         """Constants of decoding attention."""
-        constants = self.efficiency
-        return constants.decode_attention_8bit if self._has_narrow_cache else constants.decode_attention
+        heads = self.model.query_heads // self.parallelism.tensor
+        grouped = heads > self._decode_blocks
+        return self.efficiency.decoding(grouped=grouped, narrow=self._has_narrow_cache)
 
     @cached_property
     def _kv_token_seconds(self) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 
 from sim.physics.efficiency import RATES, STACKS, Efficiency, generic
 from sim.physics.iteration import IterationModel
-from sim.physics.roofline import CACHED, CACHING, Floats, Rate
+from sim.physics.roofline import CACHED, CACHING, Floats
 from sim.physics.totals import Totals
 
 LOW, HIGH = 0.05, 0.95
@@ -85,10 +85,14 @@ KNOBS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
         "elementwise": ("elementwise", "elementwise", "other launches"),
         "prefill_attention": ("prompt attention", "prompt attention", "other launches"),
         "decode_attention": ("decode attention", "decode attention", "other launches"),
+        "decode_attention_ungrouped": ("decode attention", "decode attention", "other launches"),
         "mixed_attention": ("mixed attention", "mixed attention", "other launches"),
     }
 )
-"""What moves the reached compute, the reached memory and the launch of a rate; 8-bit kernels move with their kind."""
+"""What moves the reached compute, the reached memory and the launch of a rate; 8-bit kernels move with their kind.
+
+A block of decoding attention takes longer where reading does.
+"""
 
 EIGHT_BIT = "8-bit kernels"
 BLOCK_SCALED = ("gemm_block", "experts_block")
@@ -208,7 +212,7 @@ def constants_at(centre: Efficiency, positions: Mapping[str, float]) -> tuple[Ef
             narrow = factor(EIGHT_BIT, is_fitted)
             compute, memory = compute * narrow, memory * narrow
         most = CACHED if kind in CACHING else 1.0
-        changed[field] = _scaled(rate, compute, memory, launch, most)
+        changed[field] = rate.scaled(launch, compute, memory, most)
     fast = factor("NVLink", is_calibrated and all(centre.links.one_shot != known.links.one_shot for known in UNFITTED))
     pcie = factor("PCIe", is_calibrated and centre.links.pcie_measured)
     links = _scaled_links(centre, fast, pcie)
@@ -220,16 +224,6 @@ def constants_at(centre: Efficiency, positions: Mapping[str, float]) -> tuple[Ef
 def _ends(name: str) -> tuple[float, float]:
     """Return the position at which a constant costs most, and the other: launches and host time cost when high."""
     return (HIGH, LOW) if name in ("matrix launch", "other launches", "host") else (LOW, HIGH)
-
-
-def _scaled(rate: Rate, compute: float, memory: float, launch: float, most: float) -> Rate:
-    return replace(
-        rate,
-        launch_seconds=rate.launch_seconds * launch,
-        step_seconds=rate.step_seconds / compute,
-        compute=min(1.0, rate.compute * compute),
-        memory=min(most, rate.memory * memory),
-    )
 
 
 def _scaled_links(centre: Efficiency, fast: float, pcie: float) -> dict[str, Any]:

@@ -120,7 +120,10 @@ def _part(
 
 @dataclass(frozen=True)
 class _Layers:
-    """Attention in layers that see equally much: the sums that it depends on, and the coefficients of its time."""
+    """Attention in layers that see equally much: the sums that it depends on, and the coefficients of its time.
+
+    `least_seconds` is what blocks of decoding sequences take at least.
+    """
 
     suffix: str
     layers: int
@@ -129,6 +132,7 @@ class _Layers:
     new: float
     decodes: float
     keys: float
+    least_seconds: float
     prefill: PrefillSlopes
     mixed: MixedSlopes | None
 
@@ -143,10 +147,12 @@ def _attention(model: IterationModel, totals: Totals) -> list[Part]:
     pairs, cached, new = map(number, totals.prompts)
     attention, keys = model.attention, number(totals.decode_kv_tokens)
     slopes = attention.prefill_slopes, attention.mixed_slopes
-    whole = _Layers("", attention.whole_layers, pairs, cached, new, decodes, keys, *slopes)
+    least = decodes * attention.decode_seconds_per_sequence
+    whole = _Layers("", attention.whole_layers, pairs, cached, new, decodes, keys, least, *slopes)
     pairs, cached, _ = map(number, totals.prompts_in_window)
     slopes, keys = (attention.window_prefill_slopes, attention.window_mixed_slopes), number(totals.keys_in_window)
-    windowed = _Layers(" in a window", attention.window_layers, pairs, cached, new, decodes, keys, *slopes)
+    least = decodes * attention.decode_seconds_per_window_sequence
+    windowed = _Layers(" in a window", attention.window_layers, pairs, cached, new, decodes, keys, least, *slopes)
     return [part for one in (whole, windowed) if one.layers for part in _attention_in(model, one)]
 
 
@@ -198,7 +204,7 @@ def _prefill(model: IterationModel, of: _Layers) -> Part:
 def _decode(model: IterationModel, of: _Layers) -> Part:
     """Return attention of decoding sequences."""
     shape, split, layers = model.model, model.parallelism, of.layers
-    read = layers * (of.keys + of.decodes * model.efficiency.decode_tile_tokens)
+    read = layers * of.keys
     flops, moved_bytes = read * decode_flops_per_kv_token(shape, split), read * model.attention.kv_bytes_per_layer
     rate, bandwidth = model.attention.decode_rate, model.hardware.memory.bandwidth_bytes_per_second
     memory = moved_bytes / (bandwidth * rate.memory)
@@ -207,7 +213,9 @@ def _decode(model: IterationModel, of: _Layers) -> Part:
         moved_bytes += score_bytes
         memory += score_bytes / (bandwidth * model.efficiency.elementwise.memory)
     kernels = layers if model.flash_attention else layers * UNFUSED_KERNELS
-    launch, compute = kernels * rate.launch_seconds, flops / (model.attention.peak * rate.compute)
-    seconds = launch + float(overlapped_seconds(compute, memory, rate.sharpness))
+    launch = layers * model.attention.decode_launches_seconds
+    compute = flops / (model.attention.peak * rate.compute)
+    seconds = launch + max(float(overlapped_seconds(compute, memory, rate.sharpness)), of.least_seconds)
+    memory = max(memory, of.least_seconds)
     name = "decode attention" + of.suffix
     return Part(name, kernels, flops, moved_bytes, launch, compute, memory, seconds, model.attention.peak)

@@ -10,8 +10,8 @@ from typing import Any
 
 from hardware_profiles import load as load_hardware
 from hardware_profiles.profile import HardwareProfile
-from sim.physics.efficiency import RATES, STACKS, Efficiency, Links, Nccl, datasheet, generic
-from sim.physics.roofline import Rate
+from sim.physics.efficiency import DECODE_RATES, RATES, STACKS, Efficiency, Links, Nccl, datasheet, generic
+from sim.physics.roofline import DecodeRate, Rate
 
 LEVELS = ("datasheet", "generic", "calibrated")
 FOLDS = 5
@@ -22,9 +22,9 @@ CALIBRATED = Path(__file__).with_name("calibrated")
 SERVER = "server"
 """What a calibration file tells of the server that was replayed for it: for the reader alone."""
 
-TILES = ("decode_tile_tokens", "mixed_tile_tokens")
+TILES = ("mixed_tile_tokens",)
 
-_RATE_FIELDS = tuple(field.name for field in fields(Rate) if field.name != "source")
+_RATE_FIELDS = tuple(field.name for field in fields(DecodeRate) if field.name != "source")
 _NCCL_FIELDS = tuple(field.name for field in fields(Nccl) if field.name != "source")
 _LINK_FIELDS = tuple(field.name for field in fields(Links))
 
@@ -139,6 +139,7 @@ def _with(base: Efficiency, constants: Mapping[str, Mapping[str, Any]], fold: in
             given = {key: numbers[key] for key in _NCCL_FIELDS if key in numbers}
             values[name] = replace(base.nccl, **given, source=str(entry["source"]))
         else:
+            kind = DecodeRate if name in DECODE_RATES else Rate
             given = {key: numbers[key] for key in _RATE_FIELDS if key in numbers}
-            values[name] = Rate(**given, source=str(entry["source"]))
+            values[name] = kind(**given, source=str(entry["source"]))
     return replace(base, **values)

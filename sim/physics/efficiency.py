@@ -8,7 +8,7 @@ from typing import Any
 
 from hardware_profiles.profile import HardwareProfile
 from sim.physics.expert_kernels import BETWEEN, experts_of
-from sim.physics.roofline import Rate
+from sim.physics.roofline import DecodeRate, Rate
 
 GRIDS = "fit over public operator tables of six GPUs (aiconfigurator-core 0.12.0, Apache-2.0)"
 
@@ -98,8 +98,10 @@ class Efficiency:
     prefill_attention, decode_attention : one kernel a layer for all prefilling, one for all decoding sequences. Cached
         keys and values move at the rate of decoding in both.
     prefill_attention_8bit, decode_attention_8bit : the same where the cache is kept in 8 bits or fewer.
-    decode_tile_tokens : keys that a decoding sequence costs beyond its context: it is read in tiles, one thread block
-        a sequence and KV head, and each has a start and an end.
+    decode_attention_ungrouped, decode_attention_ungrouped_8bit : decoding where each KV head serves one query head,
+        which other kernels do: in TensorRT-LLM masked multi-head attention instead of XQA (nvidia.github.io/
+        TensorRT-LLM, "Multi-Head, Multi-Query, and Group-Query Attention"); in vLLM's FlashAttention-2 a kernel that
+        does not split contexts (`mha_varlen_fwd` in its csrc/flash_attn/flash_api.cpp splits for grouped heads only).
     mixed_attention, mixed_tile_tokens : prompts and decoding sequences in one kernel, and the keys that every query
         tile costs beyond those it sees; see `sim.physics.mixed_attention`.
     links, nccl : see `Links` and `Nccl`.
@@ -120,18 +122,34 @@ class Efficiency:
     elementwise: Rate
     prefill_attention: Rate
     prefill_attention_8bit: Rate
-    decode_attention: Rate
-    decode_attention_8bit: Rate
-    decode_tile_tokens: int
+    decode_attention: DecodeRate
+    decode_attention_8bit: DecodeRate
+    decode_attention_ungrouped: DecodeRate
+    decode_attention_ungrouped_8bit: DecodeRate
     mixed_attention: Rate
     mixed_tile_tokens: int
     links: Links
     nccl: Nccl
     host_seconds: float | None = None
 
+    def decoding(self, *, grouped: bool, narrow: bool) -> DecodeRate:
+        """Return the constants of decoding attention.
 
-RATES = tuple(field.name for field in fields(Efficiency) if field.type == "Rate")
-"""Names of the constants that are a `Rate`."""
+        Parameters
+        ----------
+        grouped : each KV head serves several query heads.
+        narrow : the cache is kept in 8 bits or fewer.
+        """
+        if grouped:
+            return self.decode_attention_8bit if narrow else self.decode_attention
+        return self.decode_attention_ungrouped_8bit if narrow else self.decode_attention_ungrouped
+
+
+DECODE_RATES = tuple(field.name for field in fields(Efficiency) if field.type == "DecodeRate")
+"""Names of the constants that are a `DecodeRate`."""
+
+RATES = tuple(field.name for field in fields(Efficiency) if field.type in ("Rate", "DecodeRate"))
+"""Names of the constants that are a `Rate` of either kind."""
 
 
 HOP_SECONDS = 0.6e-6
@@ -167,7 +185,6 @@ def generic(hardware: HardwareProfile | None = None, stack: str | None = None) -
     reached = 0.95 if hardware is not None and _halves(hardware) else 0.83
     experts, experts_8bit = experts_of(hardware, stack)
     prefill = Rate(12e-6, 0.50, 0.25, f"{GRIDS}; bytes are the chunk's own queries, keys, values, results")
-    decode = Rate(10e-6, 0.50, 0.80, f"{GRIDS}; compute as in prefill, it binds with latent attention only")
     constants = Efficiency(
         level="generic",
         gemm=Rate(4.3e-6, reached, 0.86, f"{GRIDS}: joint fit to A100, H100, RTX PRO 6000", sharpness=1.75),
@@ -200,9 +217,10 @@ def generic(hardware: HardwareProfile | None = None, stack: str | None = None) -
         ),
         prefill_attention=prefill,
         prefill_attention_8bit=prefill,
-        decode_attention=decode,
-        decode_attention_8bit=decode,
-        decode_tile_tokens=64,
+        decode_attention=_decoding(9.5e-6, 0.83, 2.5e-6, 25e-9),
+        decode_attention_8bit=_decoding(9.5e-6, 0.83, 2.5e-6, 18e-9),
+        decode_attention_ungrouped=_decoding(9.5e-6, 0.83, 2.5e-6, 20e-9),
+        decode_attention_ungrouped_8bit=_decoding(9.5e-6, 0.83, 2.5e-6, 15e-9),
         mixed_attention=Rate(9e-6, 0.6, 0.9, "mixed batches on RTX 4090 and RTX PRO 6000 (LLMServingSim, MIT)"),
         mixed_tile_tokens=140,
         links=_generic_links(hop, stack and KIN.get(stack, stack)),
@@ -238,7 +256,11 @@ def generic_of_stack(stack: str) -> dict[str, Any]:
             "quantise": Rate(2e-6, 1.0, 0.73, source, sharpness=1.0, step_seconds=5.9e-9),
         },
     }
-    return own.get(stack, {})
+    common, blocks = (10e-6, 0.83, 2e-6), (25e-9, 20e-9, 25e-9, 20e-9)
+    if stack == "trtllm":
+        common, blocks = (9e-6, 0.82, 4.5e-6), (40e-9, 11.5e-9, 11.5e-9, 11.5e-9)
+    decoding = {name: _decoding(*common, block) for name, block in zip(DECODE_RATES, blocks, strict=True)}
+    return own.get(stack, {}) | decoding
 
 
 def _hop_seconds(hardware: HardwareProfile | None) -> float:
@@ -276,6 +298,16 @@ def _generic_nccl(hop: float) -> Nccl:
     return Nccl(5e-6 + 2 * hop, 0.38e-6 + hop, 0.325, 0.75, 0.65, source)
 
 
+def _decoding(launch_seconds: float, memory: float, combine_seconds: float, block_seconds: float) -> DecodeRate:
+    source = (
+        "joint fits to decoding attention on A100, H100, RTX PRO 6000 (aiconfigurator-core 0.12.0, Apache-2.0), on "
+        "the fast side of them, where newer kernels are; compute as in prefill, it binds with latent attention only"
+    )
+    return DecodeRate(
+        launch_seconds, 0.50, memory, source, block_seconds=block_seconds, combine_seconds=combine_seconds
+    )
+
+
 def _halves(hardware: HardwareProfile) -> bool:
     peaks = hardware.peak_flops_per_second
     return peaks.get("int8", 0.0) > HALVED * max(peaks.get("bf16", 0.0), peaks.get("fp16", 0.0))
@@ -286,5 +318,5 @@ def datasheet() -> Efficiency:
     full = Rate(0.0, 1.0, 1.0, "the datasheet taken at its word")
     links = Links(*(0.0, 1.0, 1.0, 0.0, None, True, full.source), host=1.0, network_seconds=0.0, network=1.0)
     nccl = Nccl(0.0, 0.0, 1.0, 1.0, 1.0, full.source)
-    rates: dict[str, Any] = dict.fromkeys(RATES, full)
-    return Efficiency("datasheet", **rates, decode_tile_tokens=0, mixed_tile_tokens=0, links=links, nccl=nccl)
+    rates: dict[str, Any] = dict.fromkeys(RATES, full) | dict.fromkeys(DECODE_RATES, DecodeRate(0, 1, 1, full.source))
+    return Efficiency("datasheet", **rates, mixed_tile_tokens=0, links=links, nccl=nccl)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +66,55 @@ class Rate:
             raise ValueError(f"sharpness={self.sharpness}; allowed are 1 (no overlap) to infinity (full overlap)")
         if not 1 <= self.cached <= 2 * CACHED:
             raise ValueError(f"cached={self.cached}; allowed are 1 (no cache) to {2 * CACHED:g}")
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """All but the source, by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "source"}
+
+    def scaled(self, launches: float, compute: float, memory: float, most_memory: float = 1.0) -> Self:
+        """Return the rate with launches and reached parts multiplied, the latter up to 1 and `most_memory`."""
+        return replace(
+            self,
+            launch_seconds=self.launch_seconds * launches,
+            step_seconds=self.step_seconds / compute,
+            compute=min(1.0, self.compute * compute),
+            memory=min(most_memory, self.memory * memory),
+        )
+
+
+@dataclass(frozen=True)
+class DecodeRate(Rate):
+    """What the kernels of decoding attention reach.
+
+    A thread block serves a sequence and KV head, or a part of its context. It finds its keys through a block table,
+    scores them, and writes a result, which takes a while however few they are; meanwhile other blocks read. So there
+    is a least time per block, of which only what exceeds the reading shows.
+
+    Attributes
+    ----------
+    block_seconds : that least time, divided by the blocks that run at once [s].
+    combine_seconds : launch of a second kernel, which adds up the parts of contexts that several blocks share [s]
+        (Flash-Decoding, crfm.stanford.edu/2023/10/12/flashdecoding.html). Contexts of one part do without (see
+        `experiments.scoreboard.attention`), but servers rarely have only such.
+    """
+
+    block_seconds: float = 0.0
+    combine_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what no hardware does."""
+        super().__post_init__()
+        for name, seconds in (("block", self.block_seconds), ("combine", self.combine_seconds)):
+            if seconds < 0:
+                raise ValueError(f"{name}_seconds={seconds}; allowed are 0 and more")
+
+    def scaled(self, launches: float, compute: float, memory: float, most_memory: float = 1.0) -> Self:
+        """See `Rate.scaled`; the least time of a block, which waits for its keys, goes with the memory."""
+        block, combine = self.block_seconds / memory, self.combine_seconds * launches
+        return replace(
+            super().scaled(launches, compute, memory, most_memory), block_seconds=block, combine_seconds=combine
+        )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from physics_strategies import CHIP, DENSE, LATENT, MIXTURE, MODELS, efficiencie
 
 from hardware_profiles.profile import HardwareProfile, Link
 from sim.physics.collectives import all_reduce_seconds
-from sim.physics.efficiency import Efficiency, datasheet, generic
+from sim.physics.efficiency import DECODE_RATES, Efficiency, datasheet, generic
 from sim.physics.iteration import IterationModel
 from sim.physics.memory import weight_bytes_per_device
 from sim.physics.operators import STREAM_BYTES, layer_operators, matrices
@@ -21,7 +21,7 @@ from sim.physics.parallelism import Parallelism, allowed_tensor_sizes
 from sim.physics.placement import ON_DEVICE
 from sim.physics.precision import PRECISIONS, Precision, compute_unit, sixteen_bit_unit
 from sim.physics.precision import load as load_precision
-from sim.physics.roofline import Operator, Rate
+from sim.physics.roofline import DecodeRate, Operator, Rate
 from sim.physics.routing import experts_hit
 from sim.physics.totals import Totals
 from workloads.models import load as load_model
@@ -100,6 +100,9 @@ def half_the_launches(constants: Efficiency) -> Efficiency:
         for field in fields(constants)
         if isinstance(rate := getattr(constants, field.name), Rate)
     }
+    for name in DECODE_RATES:
+        block, combine = rates[name].block_seconds / 2, rates[name].combine_seconds / 2
+        rates[name] = replace(rates[name], block_seconds=block, combine_seconds=combine)
     links = constants.links
     links = replace(
         links,
@@ -180,16 +183,33 @@ def test_nothing_to_do_takes_no_device_time(model: IterationModel) -> None:
 
 
 @given(iteration_models(), st.integers(1, 10**7), st.integers(0, 2000), st.integers(0, 10**6))
-def test_decode_attention_is_affine_in_the_context(
+def test_decode_attention_is_affine_in_the_context_but_for_its_blocks(
     model: IterationModel, kv_tokens: int, sequences: int, unseen: int
 ) -> None:
-    launch, slope = model.attention.decode_launch_seconds, model.attention.decode_seconds_per_kv_token
-    in_window = model.attention.decode_seconds_per_window_token
-    seen, tiles = max(0, kv_tokens - unseen), model.efficiency.decode_tile_tokens * sequences
-    expected = launch + slope * (kv_tokens + tiles) + in_window * (seen + tiles)
-    assert model.attention.decode_seconds(kv_tokens, sequences, seen) == expected
+    attention, seen = model.attention, max(0, kv_tokens - unseen)
+    slope, in_window = attention.decode_seconds_per_kv_token, attention.decode_seconds_per_window_token
+    expected = attention.decode_launch_seconds + max(
+        slope * kv_tokens, attention.decode_seconds_per_sequence * sequences
+    )
+    expected += max(in_window * seen, attention.decode_seconds_per_window_sequence * sequences)
+    assert attention.decode_seconds(kv_tokens, sequences, seen) == expected
     assert slope + in_window > 0
     assert (in_window > 0) == (model.model.window is not None)
+
+
+def test_short_contexts_take_as_long_as_their_blocks_and_long_ones_as_their_keys() -> None:
+    rate = DecodeRate(1e-6, 1.0, 0.5, "made up", block_seconds=30e-9, combine_seconds=2e-6)
+    other = replace(rate, block_seconds=10e-9)
+    constants = replace(datasheet(), decode_attention=rate, decode_attention_ungrouped=other)
+    shape = replace(DENSE, layers=1, query_heads=32, kv_heads=8, head=128)
+    attention = IterationModel(shape, CHIP, efficiency=constants).attention
+    key_seconds = 2 * 2 * 8 * 128 / (0.5 * CHIP.memory.bandwidth_bytes_per_second)
+    assert attention.decode_seconds(64, 64) == pytest.approx(3e-6 + 64 * 8 * 30e-9)
+    assert attention.decode_seconds(64_000, 64) == pytest.approx(3e-6 + 64_000 * key_seconds)
+    alone = IterationModel(replace(shape, kv_heads=32), CHIP, efficiency=constants).attention
+    assert alone.decode_seconds(64, 64) == pytest.approx(3e-6 + 64 * 32 * 10e-9)
+    split = IterationModel(shape, CHIP, parallelism=Parallelism(4), efficiency=constants).attention
+    assert split.decode_seconds(64, 64) == pytest.approx(3e-6 + 64 * 2 * 30e-9)  # a quarter of the heads
 
 
 @given(iteration_models(Parallelism()), iterations())
