@@ -57,8 +57,7 @@ def _levels(hardware: HardwareProfile | str) -> Iterator[_Level]:
     assert isinstance(hardware, HardwareProfile)
     for name in calibration.LEVELS:
         if name != "calibrated" or calibration.find(hardware.name):
-            stack = "vllm" if calibration.find(hardware.name, "vllm") else None
-            yield _Level(name, calibration.load(name, hardware, stack))
+            yield _Level(name, calibration.load(name, hardware, "vllm"))
 
 
 def _scored(run: Recorded, level: _Level) -> list[Row]:

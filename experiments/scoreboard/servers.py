@@ -16,6 +16,7 @@ from experiments.scoreboard.tables import path_of, read_columns
 from hardware_profiles import HardwareProfile, available
 from hardware_profiles import load as load_hardware
 from sim.engine.clock import LAST_SECOND
+from sim.physics.efficiency import generic
 from sim.physics.mixed_attention import ONE_KERNEL_CHIPS
 from sim.physics.parallelism import Parallelism
 from sim.scenario import Scenario
@@ -215,6 +216,7 @@ def _scenario(record: Mapping[str, Any], trace: Trace) -> Scenario:
         tokens=number("max_num_batched_tokens"),
         context=context,
         one_attention_kernel=chip.name in ONE_KERNEL_CHIPS,
+        efficiency=generic(chip, "vllm"),
     )
 
 
