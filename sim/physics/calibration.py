@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -105,7 +106,14 @@ def _rest(table: Mapping[str, Any]) -> tuple[Efficiency, ...]:
         return (generic(stack=table.get("stack")),) * (1 + FOLDS)
     if name not in available():
         raise ValueError(f"rest {name!r} is no shipped calibration; allowed are {', '.join(available())}")
-    return read(CALIBRATED / f"{name}.toml")
+    bases, own = read(CALIBRATED / f"{name}.toml"), generic(stack=table.get("stack")).links
+    if math.isfinite(own.one_shot_seconds):
+        return bases
+    # Kin without the kernels that add up.
+    return tuple(
+        replace(base, links=replace(base.links, one_shot_seconds=own.one_shot_seconds, two_shot=own.two_shot))
+        for base in bases
+    )
 
 
 def calibrated(path: Path) -> tuple[str, ...]:

@@ -77,7 +77,7 @@ def all_reduce_seconds(
     ring_bytes = 2 * (devices - 1) / devices * message_bytes
     link = fast_link(hardware, devices * stride)
     if link is None:
-        seconds = _pcie_latency_seconds(links, devices) + ring_bytes / _pcie_bytes_per_second(hardware, links)
+        seconds = _pcie_latency_seconds(links, 2 * (devices - 1)) + ring_bytes / _pcie_bytes_per_second(hardware, links)
     else:
         own_rate = links.one_shot * link_bytes_per_second(link, devices)
         latency = links.one_shot_seconds + (devices - 1) * links.peer_seconds
@@ -177,7 +177,7 @@ def send_seconds(
         nccl = constants.nccl  # which writes into the receiver's own memory: no buffer, no copy
         latency, rate = nccl.launch_seconds + nccl.step_seconds, nccl.simple * link.peer_bytes_per_second
     elif sender // server == receiver // server:
-        latency, rate = _pcie_latency_seconds(links, 2), _pcie_bytes_per_second(hardware, links)
+        latency, rate = _pcie_latency_seconds(links, 1), _pcie_bytes_per_second(hardware, links)
     else:
         latency, rate = _network(hardware, links)
     return np.where(moved_bytes > 0, latency + moved_bytes / rate, 0.0)
@@ -202,7 +202,7 @@ def _inside_seconds(
     """Return the time in which every device of a server receives a part from each other one, in so many steps."""
     link = fast_link(hardware, devices * stride)
     if link is None:
-        latency = _pcie_latency_seconds(constants.links, devices)
+        latency = _pcie_latency_seconds(constants.links, steps)
         return latency + (devices - 1) * part_bytes / _pcie_bytes_per_second(hardware, constants.links)
     return _protocol_seconds(part_bytes / link_bytes_per_second(link, devices), devices - 1, steps, constants.nccl)
 
@@ -222,8 +222,8 @@ def _network(hardware: HardwareProfile, links: Links) -> tuple[float, float]:
     return latency, links.network * link.bytes_per_second
 
 
-def _pcie_latency_seconds(links: Links, devices: int) -> float:
-    return links.pcie_seconds + 2 * (devices - 1) * links.pcie_step_seconds
+def _pcie_latency_seconds(links: Links, steps: int) -> float:
+    return links.pcie_seconds + steps * links.pcie_step_seconds
 
 
 def _pcie_bytes_per_second(hardware: HardwareProfile, links: Links) -> float:

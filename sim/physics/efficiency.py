@@ -26,7 +26,8 @@ class Links:
 
     Attributes
     ----------
-    one_shot_seconds, peer_seconds : latency, and what each peer adds to it, since the slowest is waited for [s].
+    one_shot_seconds, peer_seconds : latency, and what each peer adds to it, since the slowest is waited for [s]; inf in
+        an engine without such kernels.
     one_shot : reached part of B.
     two_shot : latency of two shots in those of one; inf in a library that has none.
     pcie_seconds, pcie_step_seconds : latency over PCIe, and of each of the 2 (w - 1) steps of the ring there [s].
@@ -223,7 +224,7 @@ def generic(hardware: HardwareProfile | None = None, stack: str | None = None) -
         decode_attention_ungrouped_8bit=_decoding(9.5e-6, 0.83, 2.5e-6, 15e-9),
         mixed_attention=Rate(9e-6, 0.6, 0.9, "mixed batches on RTX 4090 and RTX PRO 6000 (LLMServingSim, MIT)"),
         mixed_tile_tokens=140,
-        links=_generic_links(hop, stack and KIN.get(stack, stack)),
+        links=_generic_links(hop, stack),
         nccl=_generic_nccl(hop),
     )
     if hardware is not None and _halves(hardware) and "gemm" in own:
@@ -273,11 +274,12 @@ def _generic_links(hop: float, stack: str | None) -> Links:
 
     Four hops: a flag that the input is there, reading it there and back, a flag that it was read. TensorRT-LLM's has no
     flags of their own (each datum tells that it has come), but as much of the link in its latency. Two shots are vLLM's
-    (csrc/custom_all_reduce.cuh, Apache-2.0).
+    (csrc/custom_all_reduce.cuh, Apache-2.0). Before 2024 it left all to NCCL (vllm-project/vllm, pull request 2192).
     """
     kernel, one_shot, two_shot = {
         "vllm": (2.6e-6, 0.60, 1.8),
         "trtllm": (1.3e-6, 0.54, math.inf),
+        "pytorch": (math.inf, 1.0, math.inf),
         None: (2.1e-6, 0.55, 2.4),
     }[stack]
     return Links(

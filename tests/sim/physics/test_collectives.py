@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from physics_strategies import CHIP, CHIPS
 
+from hardware_profiles import load
 from hardware_profiles.profile import HardwareProfile, Link
+from sim.physics import calibration
 from sim.physics.collectives import (
     LAST_COPY,
     SIMPLE_PROTOCOL,
@@ -19,7 +21,7 @@ from sim.physics.collectives import (
     link_bytes_per_second,
     nccl_all_reduce_seconds,
 )
-from sim.physics.efficiency import STACKS, datasheet, generic
+from sim.physics.efficiency import datasheet, generic
 
 
 @given(st.sampled_from(CHIPS), st.integers(2, 16), st.integers(1, 10**9))
@@ -63,7 +65,7 @@ def test_a_library_without_two_shots_leaves_large_messages_to_nccl() -> None:
     assert large == by_nccl[1]
 
 
-@pytest.mark.parametrize("stack", [None, *STACKS])
+@pytest.mark.parametrize("stack", [None, "vllm", "trtllm"])
 def test_a_slower_hop_delays_one_shot_by_four_of_them(stack: str | None) -> None:
     assert CHIP.scale_up is not None
     by_hop = []
@@ -132,3 +134,22 @@ def test_scattering_sums_and_collecting_them_is_a_ring_with_one_more_launch(
     copy = LAST_COPY * size / devices / (constants.nccl.simple * rate)
     assert once <= twice * (1 + 1e-12)
     assert twice <= once + SIMPLE_PROTOCOL * launches + copy + 1e-12
+
+
+def test_pytorch_of_2023_left_all_sums_to_nccl() -> None:
+    constants, sizes = generic(CHIP, "pytorch"), np.array([0.0, 1024.0, 1e6, 1e9])
+    for devices in (2, 8):
+        seconds = all_reduce_seconds(sizes, devices, CHIP, constants)
+        assert np.array_equal(seconds, nccl_all_reduce_seconds(sizes, devices, CHIP, constants))
+        assert np.isfinite(seconds).all()
+    shipped = calibration.load("calibrated", "a100-sxm-80", "pytorch")
+    measured = load("a100-sxm-80")
+    seconds = all_reduce_seconds(sizes, 8, measured, shipped)
+    assert np.array_equal(seconds, nccl_all_reduce_seconds(sizes, 8, measured, shipped))
+
+
+def test_gathering_over_pcie_takes_half_the_steps_of_adding_up() -> None:
+    alone, base = replace(CHIP, scale_up=None), generic()
+    constants = replace(base, links=replace(base.links, pcie_step_seconds=2e-6))
+    summed, gathered = (f(np.array(64.0), 8, alone, constants) for f in (all_reduce_seconds, all_gather_seconds))
+    assert summed - gathered == pytest.approx(7 * 2e-6, rel=1e-3)
