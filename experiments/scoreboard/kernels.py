@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.scoreboard.beside import from_cache, waits_for_host
+from experiments.scoreboard.beside import COPIES, from_cache, waits_for_host
 from experiments.scoreboard.groups import Floats, Found, Goals, Group, Skipped, by, floats, folds, stack_of
 from experiments.scoreboard.workloads import busiest_device
 from hardware_profiles.profile import HardwareProfile
@@ -133,7 +133,7 @@ def _gemm(chip: HardwareProfile, rows: pd.DataFrame) -> Found:
         beside, why = waits_for_host(us, rows["kernel"].to_numpy(dtype=object)), WAITED
     else:
         peak, weights = chip.peak(compute_unit(precision, chip)), n * k * precision.weight_bytes
-        beside, why = from_cache(weights, 2 * m * n * k, us / 1e6, chip, peak), STAYED
+        beside, why = from_cache(COPIES * weights, weights, 2 * m * n * k, us / 1e6, chip, peak), STAYED
     found: Found = [Skipped("gemm_grid", str(first.hw), label, int(beside.sum()), why)] if beside.any() else []
     return found + (_products(chip, rows[~beside]) if not beside.all() else [])
 
@@ -157,9 +157,23 @@ def _products(chip: HardwareProfile, rows: pd.DataFrame) -> Found:
 
 
 def _experts(chip: HardwareProfile, rows: pd.DataFrame) -> Found:
+    """Score experts, without those that stayed in the cache from one repetition to the next."""
     first = rows.iloc[0]
-    precision = precision_of(str(first["dtype"]))
-    tokens, hidden, width, split, us = floats(rows, "tokens", "hidden", "inter", "moe_tp", "us")
+    precision, label = precision_of(str(first["dtype"])), f"{first.backend} {first['dtype']} {first.dist}"
+    operator, bank = _expert_operator(rows, precision)
+    read, seconds = np.asarray(operator.steps) * precision.weight_bytes, floats(rows, "us")[0] / 1e6
+    peak = chip.peak(compute_unit(precision, chip))
+    beside = from_cache(bank * precision.weight_bytes, read, operator.flops, seconds, chip, peak)
+    found: Found = []
+    if beside.any():
+        found.append(Skipped("moe_grid", str(first.hw), label, int(beside.sum()), STAYED))
+    return found + (_expert_group(chip, rows[~beside], precision, label) if not beside.all() else [])
+
+
+def _expert_operator(rows: pd.DataFrame, precision: Precision) -> tuple[Operator, Floats]:
+    """Return the experts of every row on the busiest device, and the weights of all that it has, shape (rows,)."""
+    first = rows.iloc[0]
+    tokens, hidden, width, split = floats(rows, "tokens", "hidden", "inter", "moe_tp")
     experts, per_token, devices = (rows[name].to_numpy(dtype=np.int64) for name in ("n_experts", "topk", "moe_ep"))
     ungated = rows["kernel"].astype(str).str.contains("nongated").to_numpy()
     ungated = ungated | np.array([pair in UNGATED for pair in zip(experts.tolist(), per_token.tolist(), strict=True)])
@@ -167,16 +181,19 @@ def _experts(chip: HardwareProfile, rows: pd.DataFrame) -> Found:
     shape = hidden, np.where(ungated, 1.0, 2.0), width / split
     work = expert_work(visits, read, *shape, precision)
     weights, elsewhere = read * expert_weights(*shape), (tokens * per_token - visits) * visit_bytes(*shape)
+    return Operator("experts", "experts", 1, *work, weights, elsewhere), experts / devices * expert_weights(*shape)
+
+
+def _expert_group(chip: HardwareProfile, rows: pd.DataFrame, precision: Precision, label: str) -> Found:
+    first, operator = rows.iloc[0], _expert_operator(rows, precision)[0]
     constant = "experts_8bit" if precision.quantises_activations else "experts"
     constant = "experts_block" if precision.block_scaled else constant
-    operator = Operator("experts", "experts", 1, *work, weights, elsewhere)
     peak, bandwidth = chip.peak(compute_unit(precision, chip)), chip.memory.bandwidth_bytes_per_second
 
     def seconds(constants: Efficiency) -> Floats:
         rate = getattr(constants, constant)
         return roofline_seconds(operator.flops, operator.bytes_under(rate), rate, peak, bandwidth, operator.steps)
 
-    label = f"{first.backend} {first['dtype']} {first.dist}"
     columns = ("tokens", "hidden", "inter", "topk", "n_experts", "moe_tp", "moe_ep")
-    stack, parts = stack_of(str(first.backend)), folds(rows, columns)
-    return [Group("moe_grid", str(first.hw), label, chip, stack, constant, EXPERTS, seconds, us / 1e6, parts)]
+    stack, parts, measured = stack_of(str(first.backend)), folds(rows, columns), floats(rows, "us")[0] / 1e6
+    return [Group("moe_grid", str(first.hw), label, chip, stack, constant, EXPERTS, seconds, measured, parts)]

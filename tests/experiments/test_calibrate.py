@@ -15,6 +15,7 @@ import pytest
 import hardware_profiles
 from experiments.calibrate import run
 from experiments.scoreboard import aiconfigurator
+from experiments.scoreboard.fit import fit
 from experiments.scoreboard.groups import Group, Skipped
 from experiments.scoreboard.score import READERS, errors_pct, held_out_seconds
 from experiments.scoreboard.tables import COLUMNS, read
@@ -340,3 +341,48 @@ def test_what_kernels_of_experts_move_and_pad_in_vain_is_found(tmp_path: Path) -
             assert found.elsewhere == pytest.approx(true.elsewhere, rel=0.1)
             assert found.step_seconds == pytest.approx(true.step_seconds, rel=0.1)
             assert (found.compute, found.memory) == pytest.approx((true.compute, true.memory), rel=0.05)
+
+
+def test_experts_that_a_cache_kept_do_not_pass_for_the_memory(tmp_path: Path) -> None:
+    plain = experts("bfloat16", TRUE)
+    expert = 3.0 * plain.hidden * plain.inter
+    visits = plain.tokens * plain.topk / plain.moe_ep
+    here = plain.n_experts / plain.moe_ep
+    read = 2 * expert * np.minimum(here, np.maximum(1, visits))
+    small = (2 * expert * here <= 96 * 2**20) & (
+        read / 864e9 > 2 * visits * expert / load_hardware("l40s").peak("bf16")
+    )
+    assert small.any()
+    near = plain.assign(us=plain.us.where(~small, 1e6 * read / 864e9 / 2))
+    for table, left_out in ((plain, 0), (near, small.sum())):
+        found = READERS["moe_grid"](table)
+        assert sum(each.rows for each in found if isinstance(each, Skipped)) == left_out
+        assert sum(len(each.measured_seconds) for each in found if isinstance(each, Group)) == len(plain) - left_out
+
+
+# ---- Real measurements.
+
+
+@pytest.mark.parametrize(
+    ("constant", "gain_pct"),
+    [("gemm_narrow_weights", 3.0), ("gemm_8bit", 1.0), ("gemm", -0.2)],
+)
+def test_steps_pay_where_kernels_do_not_split_the_sum(
+    shared: Path, monkeypatch: pytest.MonkeyPatch, constant: str, gain_pct: float
+) -> None:
+    """What waves and tiles cost, on rows of A100 that took no part in the fit, and where that does not show."""
+    found = [group for group in READERS["gemm_grid"](_a100(shared)) if isinstance(group, Group)]
+    groups = [group for group in found if group.constant == constant]
+    base = generic(stack="trtllm")
+    without = replace(base, **{constant: replace(getattr(base, constant), step_seconds=0.0)})
+    monkeypatch.setattr("experiments.scoreboard.fit.STEPPING", (constant,))
+    stepping = fit(constant, groups, base).held_out_pct[0]
+    monkeypatch.setattr("experiments.scoreboard.fit.STEPPING", ())
+    sharp = fit(constant, groups, without).held_out_pct[0]
+    assert sharp - stepping > gain_pct
+    assert (sharp - stepping < 0.5) == (constant == "gemm")
+
+
+def _a100(shared: Path) -> pd.DataFrame:
+    rows = pd.read_parquet(shared / "measured" / "gemm_grid.parquet", filters=[("hw", "==", "A100-SXM-80G")])
+    return rows[rows["backend"].astype(str).str.startswith("trtllm")]
