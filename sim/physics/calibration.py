@@ -9,9 +9,11 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from hardware_profiles import available as available_hardware
 from hardware_profiles import load as load_hardware
 from hardware_profiles.profile import HardwareProfile
-from sim.physics.efficiency import DECODE_RATES, RATES, STACKS, Efficiency, Links, Nccl, datasheet, generic
+from sim.physics.efficiency import DECODE_RATES, RATES, STACKS, Efficiency, datasheet, generic
+from sim.physics.links import Links, Nccl
 from sim.physics.roofline import DecodeRate, Rate
 
 LEVELS = ("datasheet", "generic", "calibrated")
@@ -103,7 +105,7 @@ def read(path: Path) -> tuple[Efficiency, ...]:
 def _rest(table: Mapping[str, Any]) -> tuple[Efficiency, ...]:
     name = table.get("rest")
     if name is None:
-        return (generic(stack=table.get("stack")),) * (1 + FOLDS)
+        return (_generic(table.get("hardware"), table.get("stack")),) * (1 + FOLDS)
     if name not in available():
         raise ValueError(f"rest {name!r} is no shipped calibration; allowed are {', '.join(available())}")
     bases, own = read(CALIBRATED / f"{name}.toml"), generic(stack=table.get("stack")).links
@@ -114,6 +116,15 @@ def _rest(table: Mapping[str, Any]) -> tuple[Efficiency, ...]:
         replace(base, links=replace(base.links, one_shot_seconds=own.one_shot_seconds, two_shot=own.two_shot))
         for base in bases
     )
+
+
+def _generic(hardware: str | None, stack: str | None) -> Efficiency:
+    """Return generic constants, in which collectives wait for the link of a chip that is known."""
+    base = generic(stack=stack)
+    if hardware not in available_hardware():
+        return base
+    chip = generic(load_hardware(hardware), stack)
+    return replace(base, links=chip.links, nccl=chip.nccl)
 
 
 def calibrated(path: Path) -> tuple[str, ...]:

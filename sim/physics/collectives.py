@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from hardware_profiles.profile import HardwareProfile, Link
-from sim.physics.efficiency import Efficiency, Links, Nccl
+from sim.physics.efficiency import Efficiency
+from sim.physics.links import Links, Nccl
 from sim.physics.roofline import Floats
 
 SIMPLE_PROTOCOL = 2.5
@@ -69,22 +70,17 @@ def all_reduce_seconds(
     links = constants.links
     inside, places = servers_of(hardware, devices, stride)
     if places > 1:
-        parts = 2 * all_gather_seconds(
-            message_bytes, inside, hardware, constants, stride
-        )  # scattering mirrors gathering
-        seconds = parts + _across_seconds(message_bytes / inside, places, hardware, links)
+        once = all_gather_seconds(message_bytes, inside, hardware, constants, stride)  # scattering is the mirror image
+        seconds = 2 * once + _across_seconds(message_bytes / inside, places, hardware, links)
         return np.where(message_bytes > 0, seconds, 0.0)
-    ring_bytes = 2 * (devices - 1) / devices * message_bytes
     link = fast_link(hardware, devices * stride)
     if link is None:
+        ring_bytes = 2 * (devices - 1) / devices * message_bytes
         seconds = _pcie_latency_seconds(links, 2 * (devices - 1)) + ring_bytes / _pcie_bytes_per_second(hardware, links)
     else:
-        own_rate = links.one_shot * link_bytes_per_second(link, devices)
-        latency = links.one_shot_seconds + (devices - 1) * links.peer_seconds
-        one_shot = latency + (devices - 1) * message_bytes / own_rate
-        two_shot = links.two_shot * latency + ring_bytes / own_rate
-        ring = nccl_all_reduce_seconds(message_bytes, devices, hardware, constants, stride)
-        seconds = np.minimum(np.minimum(one_shot, two_shot), ring)
+        seconds = nccl_all_reduce_seconds(message_bytes, devices, hardware, constants, stride)
+        if devices <= links.most_devices:
+            seconds = np.minimum(seconds, _shots_seconds(message_bytes, devices, link, links))
     return np.where(message_bytes > 0, seconds, 0.0)
 
 
@@ -181,6 +177,15 @@ def send_seconds(
     else:
         latency, rate = _network(hardware, links)
     return np.where(moved_bytes > 0, latency + moved_bytes / rate, 0.0)
+
+
+def _shots_seconds(message_bytes: Floats, devices: int, link: Link, links: Links) -> Floats:
+    """Return the time of an engine's own kernels: the better of one shot, and two with more latency and fewer bytes."""
+    rate = links.one_shot * link_bytes_per_second(link, devices)
+    latency = links.one_shot_seconds + (devices - 1) * links.peer_seconds
+    one = latency + (devices - 1) * message_bytes / rate
+    two = links.two_shot * latency + 2 * (devices - 1) / devices * message_bytes / rate
+    return np.asarray(np.minimum(one, two))
 
 
 def _across_seconds(message_bytes: Floats, places: int, hardware: HardwareProfile, links: Links) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -153,3 +154,22 @@ def test_gathering_over_pcie_takes_half_the_steps_of_adding_up() -> None:
     constants = replace(base, links=replace(base.links, pcie_step_seconds=2e-6))
     summed, gathered = (f(np.array(64.0), 8, alone, constants) for f in (all_reduce_seconds, all_gather_seconds))
     assert summed - gathered == pytest.approx(7 * 2e-6, rel=1e-3)
+
+
+def test_the_kernels_of_vllm_add_up_over_eight_devices_and_no_more() -> None:
+    rack, size = replace(CHIP, devices_per_domain=72), np.array(1024.0)
+    for stack, most in (("vllm", 8), ("trtllm", 72)):
+        constants = generic(rack, stack)
+        for devices in (2, 8, 16):
+            by_nccl = nccl_all_reduce_seconds(size, devices, rack, constants)
+            assert (all_reduce_seconds(size, devices, rack, constants) < by_nccl) == (devices <= most)
+
+
+def test_what_a_calibration_lacks_waits_for_the_link_of_its_chip(tmp_path: Path) -> None:
+    fast = generic(load("h100-sxm"))
+    for hardware, expected in (("h100-sxm", fast), ("somebody's", generic())):
+        path = tmp_path / f"{hardware}.toml"
+        path.write_text(f'hardware = "{hardware}"\n[host]\nseconds = 1e-4\nfolds = [{"{}," * 5}]\n')
+        found = calibration.read(path)[0]
+        assert (found.links, found.nccl) == (expected.links, expected.nccl)
+    assert fast.links.one_shot_seconds < generic().links.one_shot_seconds
