@@ -39,8 +39,8 @@ QUANTISE = ("quantise_memory", "quantise_step_seconds")
 
 STEPPING = ("gemm_8bit", "gemm_block", "gemm_narrow_weights", "experts_8bit")
 """Products whose kernels do not split what they sum over, so that its length shows in their time, and experts, of
-which some pad each one's rows to a large tile. Those of 16 bits do neither: a step fitted to them is below 0.3 ns, or
-nothing, and moves no held-out error by half a percent."""
+which some pad each one's rows to a large tile. Those of 16 bits do neither: a step fitted to them is at most 0.3 ns and
+moves no median error on rows left out by half a percent."""
 
 UNGROUPED = "ungrouped_"
 """What the names of the numbers begin with that are fitted to ungrouped heads, together with grouped ones."""

@@ -27,14 +27,18 @@ FLASHINFER = Rate(
 FLASHINFER_FP8_ON_HOPPER = Rate(
     40e-6, 0.21, 0.41, f"{GRIDS}: FlashInfer under vLLM on H100 (fp8)", sharpness=1.04, step_seconds=1.07e-12
 )
-"""CUTLASS with large tiles: each expert that is met costs the arithmetic of about 230 rows, however few it has."""
+"""CUTLASS with large tiles: each expert that is met costs the arithmetic of about 230 rows, however few it has.
+
+The tables of H100 and H200 agree on it, but do not say whether FlashInfer was tuned first, as vLLM does when it starts
+(vllm/model_executor/warmup/kernel_warmup.py): a server may be up to five times faster, as `TENSORRT_LLM` is."""
 
 
 def experts_of(hardware: HardwareProfile | None, stack: str | None) -> tuple[Rate, Rate]:
     """Return the constants of 16-bit and of narrower experts under a library of `STACKS`, in this order.
 
     vLLM takes FlashInfer's kernels on Blackwell, and for fp8 on Hopper; Triton's elsewhere, and where no chip is named
-    (as the tables name them, vLLM 0.24).
+    (as the tables name them, vLLM 0.24). That is fp8 with one scale for a tensor; with one for every block, as most
+    checkpoints of mixtures have it (`fp8_block`), other kernels run, which are `BETWEEN`.
     """
     if stack == "trtllm":
         return TENSORRT_LLM, TENSORRT_LLM
