@@ -30,14 +30,14 @@ LEAST_ROWS = 20
 STEP, WEIGHT_STEP = (1e-13, 1e-6), (1e-16, 1e-9)
 """Between which times a step is sought, and that of a weight of an expert [s]; the least is none."""
 
-EXPERTS = ("experts", "experts_8bit", "experts_block")
+EXPERTS = ("experts", "experts_8bit", "experts_block", "experts_narrow_weights")
 
 TILE = "tile_tokens"
 
 QUANTISE = ("quantise_memory", "quantise_step_seconds")
 """Reached bandwidth of the pass that quantises and its time for a row, fitted together with the products behind it."""
 
-STEPPING = ("gemm_8bit", "gemm_block", "gemm_narrow_weights", "experts_8bit")
+STEPPING = ("gemm_8bit", "gemm_block", "gemm_narrow_weights", "experts_8bit", "experts_narrow_weights")
 """Products whose kernels do not split what they sum over, so that its length shows in their time, and experts, of
 which some pad each one's rows to a large tile. Those of 16 bits do neither: a step fitted to them is at most 0.3 ns and
 moves no median error on rows left out by half a percent."""
@@ -149,7 +149,7 @@ def _rate_form(constant: str, *, memory_only: bool) -> Form:
         "compute": (rate.compute, 0.02, 1.0),
         "memory": (rate.memory, 0.02, most),
         "sharpness": (2.0, 1.0, 20.0),
-        "step_seconds": (1e-12, *WEIGHT_STEP) if constant == "experts_8bit" else (1e-9, *STEP),
+        "step_seconds": (1e-12, *WEIGHT_STEP) if constant in EXPERTS else (1e-9, *STEP),
         "elsewhere": (0.3, 1e-4, 2.0),
         "cached": (rate.cached, 1.0, 2 * CACHED),
     }

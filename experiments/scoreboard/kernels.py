@@ -186,8 +186,7 @@ def _expert_operator(rows: pd.DataFrame, precision: Precision) -> tuple[Operator
 
 def _expert_group(chip: HardwareProfile, rows: pd.DataFrame, precision: Precision, label: str) -> Found:
     first, operator = rows.iloc[0], _expert_operator(rows, precision)[0]
-    constant = "experts_8bit" if precision.quantises_activations else "experts"
-    constant = "experts_block" if precision.block_scaled else constant
+    constant = gemm_constant(precision).replace("gemm", "experts")
     peak, bandwidth = chip.peak(compute_unit(precision, chip)), chip.memory.bandwidth_bytes_per_second
 
     def seconds(constants: Efficiency) -> Floats:

@@ -82,6 +82,7 @@ KNOBS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
         "gemm_block": ("matrix arithmetic", "matrix memory", "matrix launch"),
         "quantise_block": ("elementwise", "elementwise", "other launches"),
         "experts_block": ("experts", "experts", "other launches"),
+        "experts_narrow_weights": ("experts", "experts", "other launches"),
         "elementwise": ("elementwise", "elementwise", "other launches"),
         "prefill_attention": ("prompt attention", "prompt attention", "other launches"),
         "decode_attention": ("decode attention", "decode attention", "other launches"),

@@ -31,8 +31,8 @@ class Efficiency:
     gemm_block, quantise_block : both where every block has a scale (see `Precision.block_scaled`): the pass is one over
         the data, like any elementwise kernel.
     gemm_narrow_weights : on 16-bit activations and narrower weights, which are widened on the way.
-    experts, experts_8bit, experts_block : the grouped products of a mixture of experts in each kind of format; see
-        `sim.physics.expert_kernels`.
+    experts, experts_8bit, experts_block, experts_narrow_weights : the grouped products of a mixture of experts in each
+        kind of format; see `sim.physics.expert_kernels`.
     elementwise : norms, rotary positions, activation functions, copies, sampling.
     prefill_attention, decode_attention : one kernel a layer for all prefilling, one for all decoding sequences. Cached
         keys and values move at the rate of decoding in both.
@@ -58,6 +58,7 @@ class Efficiency:
     experts: Rate
     experts_8bit: Rate
     experts_block: Rate
+    experts_narrow_weights: Rate
     elementwise: Rate
     prefill_attention: Rate
     prefill_attention_8bit: Rate
@@ -118,7 +119,7 @@ def generic(hardware: HardwareProfile | None = None, stack: str | None = None) -
     own = {} if stack is None else generic_of_stack(stack)
     hop = hop_seconds(hardware)
     reached = 0.95 if hardware is not None and _halves(hardware) else 0.83
-    experts, experts_8bit = experts_of(hardware, stack)
+    experts, experts_8bit, experts_narrow_weights = experts_of(hardware, stack)
     prefill = Rate(12e-6, 0.50, 0.25, f"{GRIDS}; bytes are the chunk's own queries, keys, values, results")
     constants = Efficiency(
         level="generic",
@@ -147,6 +148,7 @@ def generic(hardware: HardwareProfile | None = None, stack: str | None = None) -
         experts=experts,
         experts_8bit=experts_8bit,
         experts_block=BETWEEN,
+        experts_narrow_weights=experts_narrow_weights,
         elementwise=Rate(
             2e-6, 1.0, 0.85, "RTX 4090 and RTX PRO 6000 layer tables (LLMServingSim, MIT); no arithmetic", cached=3.0
         ),

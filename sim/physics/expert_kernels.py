@@ -33,18 +33,24 @@ The tables of H100 and H200 agree on it, but do not say whether FlashInfer was t
 (vllm/model_executor/warmup/kernel_warmup.py): a server may be up to five times faster, as `TENSORRT_LLM` is."""
 
 
-def experts_of(hardware: HardwareProfile | None, stack: str | None) -> tuple[Rate, Rate]:
-    """Return the constants of 16-bit and of narrower experts under a library of `STACKS`, in this order.
+def experts_of(hardware: HardwareProfile | None, stack: str | None) -> tuple[Rate, Rate, Rate]:
+    """Return the constants of 16-bit experts, of narrower ones, and of narrower weights alone, under a library.
 
     vLLM takes FlashInfer's kernels on Blackwell, and for fp8 on Hopper; Triton's elsewhere, and where no chip is named
     (as the tables name them, vLLM 0.24). That is fp8 with one scale for a tensor; with one for every block, as most
-    checkpoints of mixtures have it (`fp8_block`), other kernels run, which are `BETWEEN`.
+    checkpoints of mixtures have it (`fp8_block`), other kernels run, which are `BETWEEN`. Narrower weights alone are
+    widened by kernels of their own (Marlin), of which nobody has tables for us: they take those of 16 bits that most
+    chips have.
+
+    Parameters
+    ----------
+    stack : one of `sim.physics.efficiency.STACKS`; None and others take `BETWEEN`.
     """
     if stack == "trtllm":
-        return TENSORRT_LLM, TENSORRT_LLM
+        return TENSORRT_LLM, TENSORRT_LLM, TENSORRT_LLM
     if stack != "vllm":
-        return BETWEEN, BETWEEN
+        return BETWEEN, BETWEEN, BETWEEN
     architecture = "" if hardware is None else hardware.architecture
     if architecture.startswith("Blackwell"):
-        return FLASHINFER, FLASHINFER
-    return TRITON, FLASHINFER_FP8_ON_HOPPER if architecture == "Hopper" else TRITON
+        return FLASHINFER, FLASHINFER, TRITON
+    return TRITON, FLASHINFER_FP8_ON_HOPPER if architecture == "Hopper" else TRITON, TRITON

@@ -203,7 +203,7 @@ class IterationModel:
         elif self.precision.quantises_activations:
             gemm, experts = constants.gemm_8bit, constants.experts_8bit
         elif self.precision.weight_bytes < STREAM_BYTES:
-            gemm = constants.gemm_narrow_weights
+            gemm, experts = constants.gemm_narrow_weights, constants.experts_narrow_weights
         return {
             "gemm": (gemm, peak),
             "head": (constants.gemm, self.attention.peak),

@@ -35,6 +35,7 @@ TOKENS = np.array([1.0, 64.0, 4096.0])
 def test_a_library_has_its_kernels_for_every_chip(chip: str, stack: str | None, wide: Rate, narrow: Rate) -> None:
     constants = generic(load(chip), stack)
     assert (constants.experts, constants.experts_8bit, constants.experts_block) == (wide, narrow, kernels.BETWEEN)
+    assert constants.experts_narrow_weights != kernels.FLASHINFER  # which has none for such weights
 
 
 @pytest.mark.parametrize("stack", STACKS)
@@ -75,12 +76,12 @@ def test_a_tile_for_every_expert_that_is_met_costs_most_where_each_has_few_rows(
 
 
 @pytest.mark.parametrize(
-    ("name", "narrow"), [("fp8", "gemm_8bit"), ("fp8_block", "gemm_block"), ("w4a4", "gemm_block")]
+    ("name", "kind"),
+    [("w16a16", ""), ("fp8", "_8bit"), ("fp8_block", "_block"), ("w4a4", "_block"), ("w4a16", "_narrow_weights")],
 )
-def test_formats_with_a_scale_for_every_block_have_constants_of_their_own(name: str, narrow: str) -> None:
+def test_every_kind_of_format_has_constants_of_its_own(name: str, kind: str) -> None:
     model = IterationModel(MIXTURE, CHIP, PRECISIONS[name])
-    kin = narrow.removeprefix("gemm")
     constants = model.efficiency
-    assert model.rates["gemm"][0] == getattr(constants, narrow)
-    assert model.rates["experts"][0] == getattr(constants, f"experts{kin}")
-    assert model.rates["quantise"][0] == (constants.quantise_block if "block" in kin else constants.quantise)
+    assert model.rates["gemm"][0] == getattr(constants, f"gemm{kind}")
+    assert model.rates["experts"][0] == getattr(constants, f"experts{kind}")
+    assert model.rates["quantise"][0] == (constants.quantise_block if kind == "_block" else constants.quantise)
