@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -195,7 +196,7 @@ def _numbers(constant: str, result: Fit, constants: Efficiency) -> dict[str, Any
     value = getattr(constants, constant)
     names: tuple[str, ...] = result.names
     if isinstance(value, Rate):
-        unset = {"step_seconds": 0.0, "elsewhere": 0.0, "cached": 1.0}
+        unset = {"step_seconds": 0.0, "elsewhere": 0.0, "cached": 1.0, "own_bytes_per_second": math.inf}
         names = tuple(name for name, number in value.numbers.items() if number != unset.get(name))
     numbers: dict[str, Any] = {name: float(f"{getattr(value, name):.5g}") for name in names}
     if constant == "links" and value.pcie_measured:

@@ -14,7 +14,7 @@ from hardware_profiles.profile import HardwareProfile
 from sim.physics.efficiency import Efficiency
 from sim.physics.operators import STREAM_BYTES
 from sim.physics.precision import sixteen_bit_unit
-from sim.physics.roofline import DecodeRate, overlapped_seconds, roofline_seconds
+from sim.physics.roofline import DecodeRate, overlapped_seconds, tail_keys
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -137,9 +137,13 @@ def _prefill_seconds(
 ) -> Floats:
     batch, new, length, heads, kv_heads, width = shapes
     cached = np.maximum(length - new, 0.0)
-    flops = 4.0 * batch * (new * cached + new * (new + 1) / 2) * heads * width
+    pairs = batch * (new * cached + new * (new + 1) / 2)
+    flops = 4.0 * pairs * heads * width
     own_bytes = batch * new * width * (2 * heads * STREAM_BYTES + 2 * kv_heads * kv_bytes)
     rate, decode = getattr(constants, constant), getattr(constants, constant.replace("prefill", "decode"))
-    cached_bytes = batch * cached * 2 * kv_heads * width * kv_bytes * rate.memory / decode.memory
     peak, bandwidth = chip.peak(sixteen_bit_unit(chip)), chip.memory.bandwidth_bytes_per_second
-    return roofline_seconds(flops, own_bytes + cached_bytes, rate, peak, bandwidth)
+    waited = 4.0 * rate.tail_rows * tail_keys(pairs) * width
+    memory = own_bytes / rate.own_rate(bandwidth)
+    memory = memory + batch * cached * 2 * kv_heads * width * kv_bytes / (bandwidth * decode.memory)
+    working = overlapped_seconds((flops + waited) / (peak * rate.compute), memory, rate.sharpness)
+    return np.asarray(rate.launch_seconds + working)

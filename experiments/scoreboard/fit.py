@@ -15,7 +15,7 @@ from experiments.scoreboard.kernels import QUANTISES
 from experiments.scoreboard.score import errors_pct
 from hardware_profiles.profile import Link
 from sim.physics.calibration import FOLDS
-from sim.physics.efficiency import DECODE_RATES, RATES, Efficiency, generic
+from sim.physics.efficiency import DECODE_RATES, PREFILL_RATES, RATES, Efficiency, generic
 from sim.physics.roofline import CACHED, CACHING
 
 RESIDUAL_SCALE = 0.1
@@ -120,6 +120,8 @@ def form_of(constant: str, groups: Sequence[Group]) -> Form:
         return _nccl_form(groups[0].chip.scale_up)
     if constant in DECODE_RATES:
         return _decode_form(constant, groups)
+    if constant in PREFILL_RATES:
+        return _prefill_form(constant)
     if constant == "mixed_attention":
         return _mixed_form()
     if constant in QUANTISES and _quantise(constant, groups):
@@ -178,6 +180,20 @@ def _quantising_form(constant: str) -> Form:
     start = (*rate_form.start, generic().quantise.memory, 1e-9)
     low, high = (*rate_form.low, 0.02, STEP[0]), (*rate_form.high, CACHED, STEP[1])
     return Form((*rate_form.names, *QUANTISE), start, low, high, apply)
+
+
+def _prefill_form(constant: str) -> Form:
+    """All of a `Rate`, where memory limits own bytes, and the rows that processors wait for at the end."""
+    rate_form = _rate_form(constant, memory_only=False)
+
+    def apply(constants: Efficiency, numbers: Numbers) -> Efficiency:
+        *rate, tail = numbers
+        fitted = rate_form.apply(constants, tuple(rate))
+        whole = replace(getattr(fitted, constant), tail_rows=tail, own_bytes_per_second=math.inf)
+        return replace(fitted, **{constant: whole})
+
+    start, low, high = (*rate_form.start, 4000.0), (*rate_form.low, 1.0), (*rate_form.high, 1e6)
+    return Form((*rate_form.names, "tail_rows"), start, low, high, apply)
 
 
 def _decode_form(constant: str, groups: Sequence[Group]) -> Form:

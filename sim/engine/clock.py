@@ -285,11 +285,14 @@ def roofline_clock(model: IterationModel, most_tokens: int, most_samples: int) -
 
 
 def _prompt_ticks(slopes: PrefillSlopes) -> Callable[[int, int, int], int]:
-    sharpness = slopes.sharpness
+    sharpness, most_keys = slopes.sharpness, slopes.most_keys
     launch, per_pair, per_kv_token, per_new_token, moved = (TICKS_PER_SECOND * slope for slope in slopes[:5])
+    per_tail_key = TICKS_PER_SECOND * slopes.per_tail_key
 
     def prompt_ticks(pairs: int, cached: int, new_tokens: int) -> int:
-        compute, memory = pairs * per_pair, cached * per_kv_token + new_tokens * per_new_token + pairs * moved
+        keys = math.sqrt(2 * pairs)
+        compute = pairs * per_pair + per_tail_key * (keys if keys < most_keys else most_keys)
+        memory = cached * per_kv_token + new_tokens * per_new_token + pairs * moved
         larger, smaller = (compute, memory) if compute > memory else (memory, compute)
         return math.ceil(launch + float(together(larger, smaller / larger, sharpness)))
 

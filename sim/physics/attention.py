@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,7 +23,7 @@ from sim.physics.operators import (
 from sim.physics.parallelism import Parallelism, kv_heads_per_device
 from sim.physics.precision import Precision, sixteen_bit_unit
 from sim.physics.prefill_attention import MASKED, UNFUSED_KERNELS, PrefillSlopes
-from sim.physics.roofline import DecodeRate, Floats, Rate, overlapped_seconds
+from sim.physics.roofline import DecodeRate, Floats, PrefillRate, overlapped_seconds
 from sim.physics.totals import Totals
 from workloads.models.transformer import Transformer
 
@@ -177,20 +178,24 @@ class Attention:
     @cached_property
     def window_prefill_slopes(self) -> PrefillSlopes:
         """The same for the layers with a window."""
-        return self._prefill_slopes(self.window_layers)
+        return self._prefill_slopes(self.window_layers, in_window=True)
 
-    def _prefill_slopes(self, layers: int) -> PrefillSlopes:
-        rate = self.prefill_rate
+    def _prefill_slopes(self, layers: int, *, in_window: bool = False) -> PrefillSlopes:
+        rate, window = self.prefill_rate, self.model.window
         flops = attention_flops_per_pair(self.model, self.parallelism)
+        pair_seconds = flops / (self.peak * rate.compute)
+        heads = self.model.query_heads // self.parallelism.tensor
         own_bytes = prefill_bytes_per_token(self.model, self.precision, self.parallelism)
         whole, kernels = (1, 1) if self.flash else (MASKED, UNFUSED_KERNELS)
         return PrefillSlopes(
             launch=layers * kernels * rate.launch_seconds,
-            per_pair=whole * layers * flops / (self.peak * rate.compute),
+            per_pair=whole * layers * pair_seconds,
             per_pair_moved=whole * layers * self._score_seconds,
             per_kv_token=layers * self._kv_token_seconds,
-            per_new_token=layers * own_bytes / (self.hardware.memory.bandwidth_bytes_per_second * rate.memory),
+            per_new_token=layers * own_bytes / rate.own_rate(self.hardware.memory.bandwidth_bytes_per_second),
             sharpness=rate.sharpness,
+            per_tail_key=layers * rate.tail_rows * pair_seconds / heads if self.flash else 0.0,
+            most_keys=window if in_window and window else math.inf,
         )
 
     @cached_property
@@ -242,7 +247,7 @@ class Attention:
         return self.precision.kv_bytes < STREAM_BYTES
 
     @property
-    def prefill_rate(self) -> Rate:
+    def prefill_rate(self) -> PrefillRate:
         """Constants of the attention of prompts."""
         constants = self.efficiency
         return constants.prefill_attention_8bit if self._has_narrow_cache else constants.prefill_attention

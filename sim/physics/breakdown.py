@@ -194,7 +194,7 @@ def _prefill(model: IterationModel, of: _Layers) -> Part:
         layers * attention_flops_per_pair(shape, split) * computed,
         layers * moved_bytes,
         slopes.launch,
-        slopes.per_pair * pairs,
+        float(slopes.compute_seconds(pairs)),
         slopes.per_kv_token * of.cached + slopes.per_new_token * of.new + slopes.per_pair_moved * pairs,
         float(slopes.seconds(pairs, of.cached, of.new)),
         model.attention.peak,

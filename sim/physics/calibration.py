@@ -12,9 +12,9 @@ from typing import Any
 from hardware_profiles import available as available_hardware
 from hardware_profiles import load as load_hardware
 from hardware_profiles.profile import HardwareProfile
-from sim.physics.efficiency import DECODE_RATES, RATES, STACKS, Efficiency, datasheet, generic
+from sim.physics.efficiency import RATES, STACKS, Efficiency, datasheet, generic
 from sim.physics.links import Links, Nccl
-from sim.physics.roofline import DecodeRate, Rate
+from sim.physics.roofline import Rate
 
 LEVELS = ("datasheet", "generic", "calibrated")
 FOLDS = 5
@@ -27,7 +27,6 @@ SERVER = "server"
 
 TILES = ("mixed_tile_tokens",)
 
-_RATE_FIELDS = tuple(field.name for field in fields(DecodeRate) if field.name != "source")
 _NCCL_FIELDS = tuple(field.name for field in fields(Nccl) if field.name != "source")
 _LINK_FIELDS = tuple(field.name for field in fields(Links))
 
@@ -158,7 +157,7 @@ def _with(base: Efficiency, constants: Mapping[str, Mapping[str, Any]], fold: in
             given = {key: numbers[key] for key in _NCCL_FIELDS if key in numbers}
             values[name] = replace(base.nccl, **given, source=str(entry["source"]))
         else:
-            kind = DecodeRate if name in DECODE_RATES else Rate
-            given = {key: numbers[key] for key in _RATE_FIELDS if key in numbers}
-            values[name] = kind(**given, source=str(entry["source"]))
+            rate: Rate = getattr(base, name)
+            given = {key: numbers[key] for key in rate.numbers if key in numbers}
+            values[name] = type(rate)(**given, source=str(entry["source"]))
     return replace(base, **values)

@@ -8,7 +8,7 @@ from typing import Any
 from hardware_profiles.profile import HardwareProfile
 from sim.physics.expert_kernels import BETWEEN, experts_of
 from sim.physics.links import Links, Nccl, generic_links, generic_nccl, hop_seconds
-from sim.physics.roofline import DecodeRate, Rate
+from sim.physics.roofline import DecodeRate, PrefillRate, Rate
 
 GRIDS = "fit over public operator tables of six GPUs (aiconfigurator-core 0.12.0, Apache-2.0)"
 
@@ -60,8 +60,8 @@ class Efficiency:
     experts_block: Rate
     experts_narrow_weights: Rate
     elementwise: Rate
-    prefill_attention: Rate
-    prefill_attention_8bit: Rate
+    prefill_attention: PrefillRate
+    prefill_attention_8bit: PrefillRate
     decode_attention: DecodeRate
     decode_attention_8bit: DecodeRate
     decode_attention_ungrouped: DecodeRate
@@ -88,8 +88,11 @@ class Efficiency:
 DECODE_RATES = tuple(field.name for field in fields(Efficiency) if field.type == "DecodeRate")
 """Names of the constants that are a `DecodeRate`."""
 
-RATES = tuple(field.name for field in fields(Efficiency) if field.type in ("Rate", "DecodeRate"))
-"""Names of the constants that are a `Rate` of either kind."""
+PREFILL_RATES = tuple(field.name for field in fields(Efficiency) if field.type == "PrefillRate")
+"""Names of the constants that are a `PrefillRate`."""
+
+RATES = tuple(field.name for field in fields(Efficiency) if field.type in ("Rate", "PrefillRate", "DecodeRate"))
+"""Names of the constants that are a `Rate` of any kind."""
 
 
 HALVED = 3.5
@@ -120,7 +123,12 @@ def generic(hardware: HardwareProfile | None = None, stack: str | None = None) -
     hop = hop_seconds(hardware)
     reached = 0.95 if hardware is not None and _halves(hardware) else 0.83
     experts, experts_8bit, experts_narrow_weights = experts_of(hardware, stack)
-    prefill = Rate(12e-6, 0.50, 0.25, f"{GRIDS}; bytes are the chunk's own queries, keys, values, results")
+    prefill = PrefillRate(
+        *(13e-6, 0.57, 0.90, f"{GRIDS}: joint fit to A100, H100, RTX PRO 6000"),
+        sharpness=1.5,
+        tail_rows=4200.0,
+        own_bytes_per_second=1e12,
+    )
     constants = Efficiency(
         level="generic",
         gemm=Rate(4.3e-6, reached, 0.86, f"{GRIDS}: joint fit to A100, H100, RTX PRO 6000", sharpness=1.75),
@@ -220,5 +228,7 @@ def datasheet() -> Efficiency:
     full = Rate(0.0, 1.0, 1.0, "the datasheet taken at its word")
     links = Links(*(0.0, 1.0, 1.0, 0.0, None, True, full.source), host=1.0, network_seconds=0.0, network=1.0)
     nccl = Nccl(0.0, 0.0, 1.0, 1.0, 1.0, full.source)
-    rates: dict[str, Any] = dict.fromkeys(RATES, full) | dict.fromkeys(DECODE_RATES, DecodeRate(0, 1, 1, full.source))
+    rates: dict[str, Any] = dict.fromkeys(RATES, full)
+    rates |= dict.fromkeys(PREFILL_RATES, PrefillRate(0, 1, 1, full.source))
+    rates |= dict.fromkeys(DECODE_RATES, DecodeRate(0, 1, 1, full.source))
     return Efficiency("datasheet", **rates, mixed_tile_tokens=0, links=links, nccl=nccl)

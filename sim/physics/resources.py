@@ -46,7 +46,7 @@ def prompt_resources(
     split = np.zeros((len(RESOURCES), *count.shape))
     split[_LAUNCH] = np.where(count > 0, slopes.launch, 0.0)
     rest = slopes.seconds(pairs, kv_tokens, new_tokens) - split[_LAUNCH]
-    return _to_the_scarcer(split, rest, slopes.per_pair * count > memory)
+    return _to_the_scarcer(split, rest, slopes.compute_seconds(count) > memory)
 
 
 def decode_attention_resource(model: IterationModel) -> str:

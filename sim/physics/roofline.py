@@ -84,6 +84,55 @@ class Rate:
 
 
 @dataclass(frozen=True)
+class PrefillRate(Rate):
+    """What the kernels of the attention of prompts reach.
+
+    A thread block takes a tile of query rows of a head through all keys that they see, and those at the end of a
+    prompt see most: when the other blocks have ended, processors wait for the last one (Graham 1969, SIAM J. Appl.
+    Math. 17, 416).
+
+    Attributes
+    ----------
+    tail_rows : query rows of one head that idle processors could have worked on for as long as the last block walks
+        through its keys: half a tile on each of them, had all blocks but the last ended at any moment alike.
+    own_bytes_per_second : most at which the prompts' own queries, keys, values and results move, where processors and
+        not memory limit it [bytes/s].
+    """
+
+    tail_rows: float = 0.0
+    own_bytes_per_second: float = math.inf
+
+    def __post_init__(self) -> None:
+        """Refuse what no hardware does."""
+        super().__post_init__()
+        if not 0 <= self.tail_rows < math.inf:
+            raise ValueError(f"tail_rows={self.tail_rows}; allowed are 0 and more")
+        if not self.own_bytes_per_second > 0:
+            raise ValueError(f"own_bytes_per_second={self.own_bytes_per_second}; allowed are rates above 0")
+
+    def own_rate(self, bytes_per_second: float) -> float:
+        """Return how fast own bytes move where memory has that bandwidth [bytes/s]."""
+        return min(bytes_per_second * self.memory, self.own_bytes_per_second)
+
+    def scaled(self, launches: float, compute: float, memory: float, most_memory: float = 1.0) -> Self:
+        """See `Rate.scaled`; what limits own bytes goes with the memory."""
+        own = self.own_bytes_per_second * memory
+        return replace(super().scaled(launches, compute, memory, most_memory), own_bytes_per_second=own)
+
+
+def tail_keys(pairs: Any, most: float = math.inf) -> Any:
+    """Return how many keys the last block of the attention of prompts walks through, at most `most`.
+
+    All of a prompt that was not cut. Of several, or of a chunk behind others, query-key pairs say how many they are at
+    most, or at least: between one prompt and many alike, and never less for more pairs.
+
+    >>> int(tail_keys(1000 * 1001 / 2))
+    1000
+    """
+    return np.minimum(np.sqrt(2.0 * pairs), most)
+
+
+@dataclass(frozen=True)
 class DecodeRate(Rate):
     """What the kernels of decoding attention reach.
 

@@ -20,7 +20,7 @@ from sim.physics import calibration
 from sim.physics.efficiency import Efficiency, generic
 from sim.physics.iteration import IterationModel
 from sim.physics.precision import PRECISIONS
-from sim.physics.roofline import DecodeRate
+from sim.physics.roofline import DecodeRate, PrefillRate, roofline_seconds
 from workloads.models import load as load_model
 
 GROUPED = DecodeRate(9e-6, 0.5, 0.8, "made up", block_seconds=35e-9, combine_seconds=4e-6)
@@ -66,6 +66,24 @@ def test_rows_without_ungrouped_heads_say_nothing_about_them(tmp_path: Path) -> 
     assert constants.decode_attention.block_seconds == pytest.approx(GROUPED.block_seconds, rel=0.03)
     assert constants.decode_attention_ungrouped == generic(stack="vllm").decode_attention_ungrouped
     assert calibration.calibrated(tmp_path / "found.toml") == ("decode_attention",)
+
+
+def test_the_wait_for_the_last_block_is_found(tmp_path: Path) -> None:
+    rate = PrefillRate(8e-6, 0.6, 0.3, "made up", sharpness=2.0, tail_rows=6000.0)
+    length, heads = (column.ravel() for column in np.meshgrid([16, 128, 512, 2048, 8192], [1, 4, 32]))
+    chip, pairs = load_hardware("h100-sxm"), length * (length + 1) / 2
+    flops = 4.0 * 128 * (heads * pairs + rate.tail_rows * np.sqrt(2 * pairs))
+    moved_bytes = length * 128 * 2 * (2.0 * heads + 2 * heads)
+    seconds = roofline_seconds(flops, moved_bytes, rate, chip.peak("bf16"), chip.memory.bandwidth_bytes_per_second)
+    labels = {"hw": "h100-sxm", "backend": "vllm-1.0", "phase": "prefill", "kv_dtype": "bfloat16"}
+    shape = {"q_len": length, "kv_len": length, "n_heads": heads, "n_kv": heads, "head_dim": 128, "batch": 1}
+    table = pd.DataFrame(labels | shape | {"attn_dtype": "bfloat16", "us": 1e6 * seconds})
+    pd.concat([table] * 2).to_parquet(tmp_path / "attention_grid.parquet")
+    assert run("h100-sxm", str(tmp_path), out=tmp_path / "found.toml") == 0
+    found = calibration.read(tmp_path / "found.toml")[0].prefill_attention
+    for number in ("launch_seconds", "compute", "memory", "tail_rows"):
+        assert getattr(found, number) == pytest.approx(getattr(rate, number), rel=0.05), number
+    assert found.own_bytes_per_second == np.inf
 
 
 @given(

@@ -13,7 +13,7 @@ from physics_strategies import CHIP, DENSE, LATENT, MIXTURE, MODELS, efficiencie
 
 from hardware_profiles.profile import HardwareProfile, Link
 from sim.physics.collectives import all_reduce_seconds
-from sim.physics.efficiency import DECODE_RATES, Efficiency, datasheet, generic
+from sim.physics.efficiency import DECODE_RATES, PREFILL_RATES, Efficiency, datasheet, generic
 from sim.physics.iteration import IterationModel
 from sim.physics.memory import weight_bytes_per_device
 from sim.physics.operators import STREAM_BYTES, layer_operators, matrices
@@ -21,9 +21,9 @@ from sim.physics.parallelism import Parallelism, allowed_tensor_sizes
 from sim.physics.placement import ON_DEVICE
 from sim.physics.precision import PRECISIONS, Precision, compute_unit, sixteen_bit_unit
 from sim.physics.precision import load as load_precision
-from sim.physics.roofline import DecodeRate, Operator, Rate
+from sim.physics.roofline import DecodeRate, Operator, PrefillRate, Rate
 from sim.physics.routing import experts_hit
-from sim.physics.totals import Totals
+from sim.physics.totals import Totals, seen_pairs
 from workloads.models import load as load_model
 from workloads.models.transformer import Transformer
 
@@ -100,6 +100,8 @@ def half_the_launches(constants: Efficiency) -> Efficiency:
         for field in fields(constants)
         if isinstance(rate := getattr(constants, field.name), Rate)
     }
+    for name in PREFILL_RATES:
+        rates[name] = replace(rates[name], own_bytes_per_second=2 * rates[name].own_bytes_per_second)
     for name in DECODE_RATES:
         block, combine = rates[name].block_seconds / 2, rates[name].combine_seconds / 2
         rates[name] = replace(rates[name], block_seconds=block, combine_seconds=combine)
@@ -195,6 +197,30 @@ def test_decode_attention_is_affine_in_the_context_but_for_its_blocks(
     assert attention.decode_seconds(kv_tokens, sequences, seen) == expected
     assert slope + in_window > 0
     assert (in_window > 0) == (model.model.window is not None)
+
+
+def test_the_last_block_of_a_prompt_keeps_processors_waiting_as_long_as_its_heads_are_few() -> None:
+    rate = PrefillRate(1e-6, 0.5, 1.0, "made up", tail_rows=4000.0)
+    constants = replace(datasheet(), prefill_attention=rate)
+    shape = replace(DENSE, layers=1, query_heads=32, kv_heads=8, head=128)
+    pairs, head_seconds = 2048 * 2049 / 2, 4 * 128 / (0.5 * CHIP.peak(sixteen_bit_unit(CHIP)))
+    for heads, split in ((32, Parallelism()), (8, Parallelism(4))):
+        attention = IterationModel(shape, CHIP, parallelism=split, efficiency=constants).attention
+        expected = 1e-6 + head_seconds * (heads * pairs + 4000 * 2048)
+        assert attention.prefill_seconds(pairs, 0, 2048) == pytest.approx(expected, rel=1e-3)
+    windowed = replace(shape, layers=2, window=512, window_layers=1)
+    attention = IterationModel(windowed, CHIP, efficiency=constants).attention
+    seen = float(seen_pairs(2048, 0, 512))
+    expected = 2e-6 + head_seconds * (32 * (pairs + seen) + 4000 * (2048 + 512))
+    assert attention.prefill_seconds(pairs, 0, 2048, seen, 0) == pytest.approx(expected, rel=1e-3)
+
+
+def test_own_bytes_of_prompts_move_no_faster_than_processors_handle_them() -> None:
+    slow = PrefillRate(0.0, 1.0, 1.0, "made up", own_bytes_per_second=1e9)
+    constants = replace(datasheet(), prefill_attention=slow)
+    shape = replace(DENSE, layers=1, query_heads=32, kv_heads=8, head=128)
+    seconds = IterationModel(shape, CHIP, efficiency=constants).attention.prefill_seconds(2048 * 2049 / 2, 0, 2048)
+    assert seconds == pytest.approx(2048 * 2 * 2 * (32 + 8) * 128 / 1e9)
 
 
 def test_short_contexts_take_as_long_as_their_blocks_and_long_ones_as_their_keys() -> None:
