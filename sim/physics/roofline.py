@@ -94,7 +94,7 @@ class PrefillRate(Rate):
     Attributes
     ----------
     tail_rows : query rows of one head that idle processors could have worked on for as long as the last block walks
-        through its keys: half a tile on each of them, had all blocks but the last ended at any moment alike.
+        through its keys: at most half a tile on each of them, if all ends of the others are equally likely.
     own_bytes_per_second : most at which the prompts' own queries, keys, values and results move, where processors and
         not memory limit it [bytes/s].
     """
@@ -123,8 +123,9 @@ class PrefillRate(Rate):
 def tail_keys(pairs: Any, most: float = math.inf) -> Any:
     """Return how many keys the last block of the attention of prompts walks through, at most `most`.
 
-    All of a prompt that was not cut. Of several, or of a chunk behind others, query-key pairs say how many they are at
-    most, or at least: between one prompt and many alike, and never less for more pairs.
+    That is the longest prompt's length, of which an iteration knows query-key pairs only. They tell it exactly for one
+    whole prompt, too much for several, by the root of their number if they are alike, and too little for a chunk behind
+    others. More pairs never make it less, as they would a mean length.
 
     >>> int(tail_keys(1000 * 1001 / 2))
     1000
@@ -144,8 +145,8 @@ class DecodeRate(Rate):
     ----------
     block_seconds : that least time, divided by the blocks that run at once [s].
     combine_seconds : launch of a second kernel, which adds up the parts of contexts that several blocks share [s]
-        (Flash-Decoding, crfm.stanford.edu/2023/10/12/flashdecoding.html). Contexts of one part do without (see
-        `experiments.scoreboard.attention`), but servers rarely have only such.
+        (Flash-Decoding, crfm.stanford.edu/2023/10/12/flashdecoding.html). Contexts of one part do without,
+        which the scoreboard heeds: servers rarely have only such.
     """
 
     block_seconds: float = 0.0
