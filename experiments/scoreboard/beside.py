@@ -1,10 +1,11 @@
-"""What tables of kernels timed beside them: the host that called them, weights that stayed in a cache."""
+"""What benchmarks time beside kernels: the host that called them, a cache that kept what they read."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
+from experiments.scoreboard.attention import CACHED_RATE, GRAPHICS_MEMORY
 from experiments.scoreboard.groups import Floats
 from hardware_profiles.profile import HardwareProfile
 
@@ -17,6 +18,7 @@ block scales are in two heaps, up to 2.8 times 55 to 250 us whatever the shape, 
 
 COPIES = 6
 """Sets of weights that aiconfigurator multiplies with in turn, lest the chip's cache hold them; of experts one."""
+
 
 EVIDENCE = 0.01
 """Part of the products with small weights that has to be faster than the memory can be before all of them count as
@@ -38,13 +40,14 @@ def waits_for_host(seconds: Floats, kernels: npt.NDArray[np.object_]) -> Mask:
     return waits
 
 
-def from_cache(
+def cached_rate(
     kept_bytes: Floats, read_bytes: Floats, flops: Floats, seconds: Floats, chip: HardwareProfile, peak: float
-) -> Mask:
-    """Return which products read weights from the chip's cache, as no model of many layers does, shape (rows,).
+) -> Floats:
+    """Return how many times faster than from memory weights were read, shape (rows,).
 
-    Those whose benchmark keeps no more than fits into the cache and whose reading takes longer than their arithmetic,
-    on chips where such products are seen to be faster than the memory. On others the cache is no faster.
+    In an iteration the weights of all other layers come in between, so that no simulation may count on a cache. One is
+    assumed where all that a benchmark reads in turn fits, on chips whose cache is much faster than their memory, if
+    some such products were indeed faster than the memory can be.
 
     Parameters
     ----------
@@ -52,7 +55,7 @@ def from_cache(
     peak : of the unit that computes [flop/s].
     """
     reading = read_bytes / chip.memory.bandwidth_bytes_per_second
-    small = (kept_bytes <= (chip.memory.cache_bytes or 0.0)) & (reading > flops / peak)
-    if not small.any() or np.mean(reading[small] > seconds[small]) < EVIDENCE:
-        return np.zeros_like(small)
-    return small
+    cache_bytes = (chip.memory.cache_bytes or 0.0) if chip.name in GRAPHICS_MEMORY else 0.0
+    small = (kept_bytes <= cache_bytes) & (reading > flops / peak)
+    seen = small.any() and np.mean(reading[small] > seconds[small]) >= EVIDENCE
+    return np.where(small, CACHED_RATE, 1.0) if seen else np.ones_like(reading)

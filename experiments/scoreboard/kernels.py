@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.scoreboard.beside import COPIES, from_cache, waits_for_host
+from experiments.scoreboard.beside import COPIES, cached_rate, waits_for_host
 from experiments.scoreboard.groups import Floats, Found, Goals, Group, Skipped, by, floats, folds, stack_of
 from experiments.scoreboard.workloads import busiest_device
 from hardware_profiles.profile import HardwareProfile
@@ -50,7 +50,6 @@ EAGER = {("vllm", "fp8_block")}
 """(stack, number format) whose products aiconfigurator-core 0.12.0 timed without CUDA graphs."""
 
 WAITED = "called eagerly, and no longer than the host takes to call them"
-STAYED = "all copies of the weights stayed in the cache, which is faster than the memory"
 
 GEMM_16BIT: Goals = (15, 8)
 GEMM_8BIT: Goals = (20, 12)
@@ -101,7 +100,14 @@ def operator_seconds(
 
 
 def product_seconds(
-    chip: HardwareProfile, precision: Precision, m: Floats, k: Floats, n: Floats, *, comes_narrow: bool = False
+    chip: HardwareProfile,
+    precision: Precision,
+    m: Floats,
+    k: Floats,
+    n: Floats,
+    *,
+    comes_narrow: bool = False,
+    faster: Floats | float = 1.0,
 ) -> Callable[[Efficiency], Floats]:
     """Return matrix products under given constants, each with the pass that quantises its input.
 
@@ -109,8 +115,10 @@ def product_seconds(
     ----------
     m, k, n : rows and columns of the input, columns of the result.
     comes_narrow : the input was quantised before, and nobody measured that.
+    faster : how many times faster than from memory the weights were read; see `cached_rate`.
     """
     flops, moved_bytes = gemm_work(m, k, n, precision)
+    moved_bytes = moved_bytes - k * n * precision.weight_bytes * (1 - 1 / faster)
     constant, unit = gemm_constant(precision), compute_unit(precision, chip)
     alone = partial(
         operator_seconds, constant=constant, chip=chip, unit=unit, flops=flops, moved_bytes=moved_bytes, steps=k
@@ -125,17 +133,14 @@ def product_seconds(
 
 
 def _gemm(chip: HardwareProfile, rows: pd.DataFrame) -> Found:
-    """Score products, without those whose time is not their own."""
+    """Score products, without those whose time is their host's."""
     first = rows.iloc[0]
-    precision, label = precision_of(str(first["dtype"])), f"{first.backend} {first['dtype']}"
-    m, n, k, us = floats(rows, "m", "n", "k", "us")
-    if _is_eager(first):
-        beside, why = waits_for_host(us, rows["kernel"].to_numpy(dtype=object)), WAITED
-    else:
-        peak, weights = chip.peak(compute_unit(precision, chip)), n * k * precision.weight_bytes
-        beside, why = from_cache(COPIES * weights, weights, 2 * m * n * k, us / 1e6, chip, peak), STAYED
-    found: Found = [Skipped("gemm_grid", str(first.hw), label, int(beside.sum()), why)] if beside.any() else []
-    return found + (_products(chip, rows[~beside]) if not beside.all() else [])
+    label = f"{first.backend} {first['dtype']}"
+    if not _is_eager(first):
+        return _products(chip, rows)
+    waits = waits_for_host(floats(rows, "us")[0], rows["kernel"].to_numpy(dtype=object))
+    found: Found = [Skipped("gemm_grid", str(first.hw), label, int(waits.sum()), WAITED)] if waits.any() else []
+    return found + (_products(chip, rows[~waits]) if not waits.all() else [])
 
 
 def _is_eager(row: pd.Series) -> bool:
@@ -147,7 +152,10 @@ def _products(chip: HardwareProfile, rows: pd.DataFrame) -> Found:
     precision = precision_of(str(first["dtype"]))
     m, n, k, us = floats(rows, "m", "n", "k", "us")
     constant, comes_narrow = gemm_constant(precision), "smooth_quant" in str(first["kernel"])
-    seconds = product_seconds(chip, precision, m, k, n, comes_narrow=comes_narrow)
+    peak, weights = chip.peak(compute_unit(precision, chip)), n * k * precision.weight_bytes
+    copies = 1 if _is_eager(first) else COPIES
+    faster = cached_rate(copies * weights, weights, 2 * m * n * k, us / 1e6, chip, peak)
+    seconds = product_seconds(chip, precision, m, k, n, comes_narrow=comes_narrow, faster=faster)
     goals = GEMM_16BIT if constant == "gemm" else GEMM_8BIT
     label = f"{first.backend} {first['dtype']}"
     stack = stack_of(str(first.backend))
@@ -157,35 +165,9 @@ def _products(chip: HardwareProfile, rows: pd.DataFrame) -> Found:
 
 
 def _experts(chip: HardwareProfile, rows: pd.DataFrame) -> Found:
-    """Score experts, without those that stayed in the cache from one repetition to the next."""
     first = rows.iloc[0]
     precision, label = precision_of(str(first["dtype"])), f"{first.backend} {first['dtype']} {first.dist}"
-    operator, bank = _expert_operator(rows, precision)
-    read, seconds = np.asarray(operator.steps) * precision.weight_bytes, floats(rows, "us")[0] / 1e6
-    peak = chip.peak(compute_unit(precision, chip))
-    beside = from_cache(bank * precision.weight_bytes, read, operator.flops, seconds, chip, peak)
-    found: Found = []
-    if beside.any():
-        found.append(Skipped("moe_grid", str(first.hw), label, int(beside.sum()), STAYED))
-    return found + (_expert_group(chip, rows[~beside], precision, label) if not beside.all() else [])
-
-
-def _expert_operator(rows: pd.DataFrame, precision: Precision) -> tuple[Operator, Floats]:
-    """Return the experts of every row on the busiest device, and the weights of all that it has, shape (rows,)."""
-    first = rows.iloc[0]
-    tokens, hidden, width, split = floats(rows, "tokens", "hidden", "inter", "moe_tp")
-    experts, per_token, devices = (rows[name].to_numpy(dtype=np.int64) for name in ("n_experts", "topk", "moe_ep"))
-    ungated = rows["kernel"].astype(str).str.contains("nongated").to_numpy()
-    ungated = ungated | np.array([pair in UNGATED for pair in zip(experts.tolist(), per_token.tolist(), strict=True)])
-    visits, read = busiest_device(tokens, experts, per_token, devices, str(first.dist))
-    shape = hidden, np.where(ungated, 1.0, 2.0), width / split
-    work = expert_work(visits, read, *shape, precision)
-    weights, elsewhere = read * expert_weights(*shape), (tokens * per_token - visits) * visit_bytes(*shape)
-    return Operator("experts", "experts", 1, *work, weights, elsewhere), experts / devices * expert_weights(*shape)
-
-
-def _expert_group(chip: HardwareProfile, rows: pd.DataFrame, precision: Precision, label: str) -> Found:
-    first, operator = rows.iloc[0], _expert_operator(rows, precision)[0]
+    operator = _expert_operator(chip, rows, precision)
     constant = gemm_constant(precision).replace("gemm", "experts")
     peak, bandwidth = chip.peak(compute_unit(precision, chip)), chip.memory.bandwidth_bytes_per_second
 
@@ -196,3 +178,21 @@ def _expert_group(chip: HardwareProfile, rows: pd.DataFrame, precision: Precisio
     columns = ("tokens", "hidden", "inter", "topk", "n_experts", "moe_tp", "moe_ep")
     stack, parts, measured = stack_of(str(first.backend)), folds(rows, columns), floats(rows, "us")[0] / 1e6
     return [Group("moe_grid", str(first.hw), label, chip, stack, constant, EXPERTS, seconds, measured, parts)]
+
+
+def _expert_operator(chip: HardwareProfile, rows: pd.DataFrame, precision: Precision) -> Operator:
+    """Return the experts of every row on the busiest device, all of which may stay in the cache, shape (rows,)."""
+    first = rows.iloc[0]
+    tokens, hidden, width, split = floats(rows, "tokens", "hidden", "inter", "moe_tp")
+    experts, per_token, devices = (rows[name].to_numpy(dtype=np.int64) for name in ("n_experts", "topk", "moe_ep"))
+    ungated = rows["kernel"].astype(str).str.contains("nongated").to_numpy()
+    ungated = ungated | np.array([pair in UNGATED for pair in zip(experts.tolist(), per_token.tolist(), strict=True)])
+    visits, read = busiest_device(tokens, experts, per_token, devices, str(first.dist))
+    shape = hidden, np.where(ungated, 1.0, 2.0), width / split
+    flops, moved_bytes = expert_work(visits, read, *shape, precision)
+    weights, elsewhere = read * expert_weights(*shape), (tokens * per_token - visits) * visit_bytes(*shape)
+    bank, peak = experts / devices * expert_weights(*shape), chip.peak(compute_unit(precision, chip))
+    read_bytes, seconds = weights * precision.weight_bytes, floats(rows, "us")[0] / 1e6
+    faster = cached_rate(bank * precision.weight_bytes, read_bytes, flops, seconds, chip, peak)
+    moved_bytes = moved_bytes - read_bytes * (1 - 1 / faster)
+    return Operator("experts", "experts", 1, flops, moved_bytes, weights, elsewhere)
