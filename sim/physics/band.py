@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.physics.efficiency import RATES, STACKS, Efficiency, generic
+from sim.physics.efficiency import RATES, Efficiency, generic
 from sim.physics.iteration import IterationModel
 from sim.physics.roofline import CACHED, CACHING, Floats
 from sim.physics.totals import Totals
@@ -99,9 +99,6 @@ EIGHT_BIT = "8-bit kernels"
 BLOCK_SCALED = ("gemm_block", "experts_block")
 """Rates that move with `EIGHT_BIT` too."""
 
-UNFITTED = (generic(), *(generic(stack=stack) for stack in STACKS))
-"""Constants that differ from all of these were calibrated."""
-
 DRAWS = 200
 
 
@@ -182,8 +179,7 @@ def constants_at(centre: Efficiency, positions: Mapping[str, float]) -> tuple[Ef
 
     Parameters
     ----------
-    centre : constants to start from. Of those that differ from the generic ones, and so were calibrated, the interval
-        is `CALIBRATED`.
+    centre : constants to start from. Of those that were fitted the interval is `CALIBRATED`.
     positions : 0 to 1 by name in `INTERVALS`; what is not named stays where it is.
 
     Raises
@@ -193,8 +189,7 @@ def constants_at(centre: Efficiency, positions: Mapping[str, float]) -> tuple[Ef
     """
     if unknown := sorted(positions.keys() - INTERVALS.keys()):
         raise ValueError(f"uncertain constants {', '.join(unknown)}; allowed are {', '.join(INTERVALS)}")
-    is_calibrated = centre.level.startswith("calibrated")
-    middle = generic().gemm if is_calibrated else centre.gemm
+    middle = generic().gemm if "gemm" in centre.fitted else centre.gemm
 
     def factor(name: str, fitted: bool) -> float:
         if name not in positions:
@@ -207,17 +202,17 @@ def constants_at(centre: Efficiency, positions: Mapping[str, float]) -> tuple[Ef
     changed: dict[str, Any] = {}
     for field in RATES:
         rate, kind = getattr(centre, field), field.removesuffix("_8bit")
-        is_fitted = is_calibrated and all(rate != getattr(known, field) for known in UNFITTED)
+        is_fitted = field in centre.fitted
         compute, memory, launch = (factor(name, is_fitted) for name in KNOBS[kind])
         if field != kind or field in BLOCK_SCALED:
             narrow = factor(EIGHT_BIT, is_fitted)
             compute, memory = compute * narrow, memory * narrow
         most = CACHED if kind in CACHING else 1.0
         changed[field] = rate.scaled(launch, compute, memory, most)
-    fast = factor("NVLink", is_calibrated and all(centre.links.one_shot != known.links.one_shot for known in UNFITTED))
-    pcie = factor("PCIe", is_calibrated and centre.links.pcie_measured)
+    fast = factor("NVLink", not centre.fitted.isdisjoint(("links", "nccl")))
+    pcie = factor("PCIe", "links" in centre.fitted and centre.links.pcie_measured)
     links = _scaled_links(centre, fast, pcie)
-    host = factor("host", is_calibrated and centre.host_seconds is not None)
+    host = factor("host", centre.host_seconds is not None)
     changed["host_seconds"] = centre.host_seconds and centre.host_seconds * host
     return replace(centre, **changed, **links), host
 

@@ -94,7 +94,7 @@ def read(path: Path) -> tuple[Efficiency, ...]:
     try:
         bases = _rest(table)
         return tuple(
-            _with(replace(base, level=measured), constants, fold)
+            _with(replace(base, level=measured, fitted=base.fitted | frozenset(constants)), constants, fold)
             for base, fold in zip(bases, (None, *range(FOLDS)), strict=True)
         )
     except (KeyError, TypeError, IndexError, ValueError) as error:
@@ -104,7 +104,9 @@ def read(path: Path) -> tuple[Efficiency, ...]:
 def _rest(table: Mapping[str, Any]) -> tuple[Efficiency, ...]:
     name = table.get("rest")
     if name is None:
-        return (_generic(table.get("hardware"), table.get("stack")),) * (1 + FOLDS)
+        hardware = table.get("hardware")
+        chip = load_hardware(hardware) if hardware in available_hardware() else None
+        return (generic(chip, table.get("stack")),) * (1 + FOLDS)
     if name not in available():
         raise ValueError(f"rest {name!r} is no shipped calibration; allowed are {', '.join(available())}")
     bases, own = read(CALIBRATED / f"{name}.toml"), generic(stack=table.get("stack")).links
@@ -115,15 +117,6 @@ def _rest(table: Mapping[str, Any]) -> tuple[Efficiency, ...]:
         replace(base, links=replace(base.links, one_shot_seconds=own.one_shot_seconds, two_shot=own.two_shot))
         for base in bases
     )
-
-
-def _generic(hardware: str | None, stack: str | None) -> Efficiency:
-    """Return generic constants, in which collectives wait for the link of a chip that is known."""
-    base = generic(stack=stack)
-    if hardware not in available_hardware():
-        return base
-    chip = generic(load_hardware(hardware), stack)
-    return replace(base, links=chip.links, nccl=chip.nccl)
 
 
 def calibrated(path: Path) -> tuple[str, ...]:

@@ -46,6 +46,7 @@ class Efficiency:
     links, nccl : see `Links` and `Nccl`.
     host_seconds : what the engine adds to every iteration, where that was measured with the rest [s]; None leaves it
         to the engine.
+    fitted : names of the constants that were fitted to measurements of this very chip.
     """
 
     level: str
@@ -71,6 +72,7 @@ class Efficiency:
     links: Links
     nccl: Nccl
     host_seconds: float | None = None
+    fitted: frozenset[str] = frozenset()
 
     def decoding(self, *, grouped: bool, narrow: bool) -> DecodeRate:
         """Return the constants of decoding attention.
