@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 TILES = {"mixed_attention": "mixed_tile_tokens"}
 
-PREFERRED = ("gemm_grid", "attention_grid", "moe_grid", "comm", "layer_ops", "attention_mixed")
-"""Tables in order of preference: a constant is fitted to the first that says something about it."""
+TABLES = ("gemm_grid", "attention_grid", "moe_grid", "comm", "layer_ops", "attention_mixed")
+"""What constants are fitted to."""
 
 LICENCES = {
     "gemm_grid": "aiconfigurator-core 0.12.0, Apache-2.0",
@@ -111,16 +111,15 @@ def _of_server(chip: HardwareProfile, seen: ClientRun, server: Server, out: Path
     return 0
 
 
-def calibrated(groups: Sequence[Group], stack: str) -> list[tuple[Fit, str]]:
-    """Fit every constant that the groups of a kernel library, and of NCCL, tell of, each with the table it rests on."""
-    fits: list[tuple[Fit, str]] = []
-    base = generic(stack=stack)
+def calibrated(groups: Sequence[Group], stack: str) -> list[Fit]:
+    """Fit every constant that the groups of a kernel library, and of NCCL, tell of."""
+    fits: list[Fit] = []
+    base = generic(groups[0].chip, stack)
     for constant in dict.fromkeys(group.constant for group in groups if group.constant):
         mine = [group for group in groups if group.constant == constant]
-        table = next(name for name in PREFERRED if any(group.table == name for group in mine))
-        result = fit(constant, [group for group in mine if group.table == table], base)
+        result = fit(constant, mine, base)
         base = result.apply(base, result.numbers)  # prompts read cached keys at the rate of decoding
-        fits.append((result, table))
+        fits.append(result)
     return fits
 
 
@@ -135,7 +134,7 @@ def _groups(chip: HardwareProfile, hardware: str, source: str) -> tuple[list[Gro
     else:
         frames, licences = tables.read(path), LICENCES
     found: Found = []
-    for name in PREFERRED:
+    for name in TABLES:
         if name in frames:
             frame = frames[name]
             rows = frame[frame["hw"].astype(str).map(lambda label: _is(label, chip))]
@@ -147,7 +146,7 @@ def _is(label: str, chip: HardwareProfile) -> bool:
     return label.casefold() in (chip.name, *chip.aliases)
 
 
-def _document(chip: HardwareProfile, stack: str, fits: list[tuple[Fit, str]], licences: dict[str, str]) -> str:
+def _document(chip: HardwareProfile, stack: str, fits: list[Fit], licences: dict[str, str]) -> str:
     import tomli_w
 
     table: dict[str, Any] = {
@@ -158,16 +157,16 @@ def _document(chip: HardwareProfile, stack: str, fits: list[tuple[Fit, str]], li
     }
     if (rest := f"{chip.name}-{KIN.get(stack)}") in calibration.available():
         table["rest"] = rest
-    for result, name in fits:
+    for result in fits:
         median, p90, bias = (round(error, 2) for error in result.held_out_pct)
         entry = {
-            "source": f"{result.rows:,} rows of {name} ({licences[name]})",
-            "rows": result.rows,
+            "source": "; ".join(f"{n:,} rows of {name} ({licences[name]})" for name, n in result.rows.items()),
+            "rows": sum(result.rows.values()),
             "held_out_median_pct": median,
             "held_out_p90_pct": p90,
             "held_out_bias_pct": bias,
         }
-        table |= _entries(result, entry, generic(stack=stack))
+        table |= _entries(result, entry, generic(chip, stack))
         if TILE in result.names:
             tiles = [round(numbers[-1]) for numbers in (result.numbers, *result.fold_numbers)]
             parts = [{"tokens": tile} for tile in tiles[1:]]
@@ -204,23 +203,24 @@ def _numbers(constant: str, result: Fit, constants: Efficiency) -> dict[str, Any
     return numbers
 
 
-def _show(fits: list[tuple[Fit, str]], path: Path, json: bool) -> None:
+def _show(fits: list[Fit], path: Path, json: bool) -> None:
     if json:
         import json as encoder
 
         rows = [
-            {"constant": result.constant, "table": name, "rows": result.rows}
+            {"constant": result.constant, "tables": list(result.rows), "rows": sum(result.rows.values())}
             | dict(zip(result.names, result.numbers, strict=True))
             | dict(
                 zip(("held_out_median_pct", "held_out_p90_pct", "held_out_bias_pct"), result.held_out_pct, strict=True)
             )
-            for result, name in fits
+            for result in fits
         ]
         print(encoder.dumps({"file": str(path), "constants": rows}))
         return
-    for result, name in fits:
+    for result in fits:
         numbers = ", ".join(f"{key} {value:.3g}" for key, value in zip(result.names, result.numbers, strict=True))
         median, p90, bias = result.held_out_pct
-        print(f"{result.constant:24} {result.rows:6} rows of {name:15} {numbers}")
+        evidence = ", ".join(f"{n} rows of {name}" for name, n in result.rows.items())
+        print(f"{result.constant:24} {evidence:32} {numbers}")
         print(f"{'':24} held out: median {median:.1f} %, p90 {p90:.0f} %, bias {bias:+.1f} %")
     print(f"wrote {path}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -71,7 +71,7 @@ class Fit:
     ----------
     constant, names : field of `Efficiency`, and the numbers it has.
     numbers, fold_numbers : fitted to all rows, and without each part in turn.
-    rows : measured rows.
+    rows : measured rows, by table.
     held_out_pct : median, 90th percentile and signed median of the error on the parts left out [%].
     apply : puts numbers into constants.
     """
@@ -80,13 +80,15 @@ class Fit:
     names: tuple[str, ...]
     numbers: Numbers
     fold_numbers: tuple[Numbers, ...]
-    rows: int
+    rows: dict[str, int]
     held_out_pct: tuple[float, float, float]
     apply: Callable[[Efficiency, Numbers], Efficiency]
 
 
 def fit(constant: str, groups: Sequence[Group], base: Efficiency) -> Fit:
     """Return the constant that explains the groups best, by least squares on the logarithm of the time.
+
+    Tables weigh alike however many rows they have: benchmarks of the same kernels differ by more than their rows.
 
     Parameters
     ----------
@@ -98,17 +100,19 @@ def fit(constant: str, groups: Sequence[Group], base: Efficiency) -> Fit:
     ValueError
         Too few rows.
     """
-    rows = sum(len(group.measured_seconds) for group in groups)
-    if rows < LEAST_ROWS:
-        raise ValueError(f"{constant}: {rows} measured rows; at least {LEAST_ROWS} are needed")
+    rows = dict.fromkeys((group.table for group in groups), 0)
+    for group in groups:
+        rows[group.table] += len(group.measured_seconds)
+    measured = np.concatenate([group.measured_seconds for group in groups])
+    if len(measured) < LEAST_ROWS:
+        raise ValueError(f"{constant}: {len(measured)} measured rows; at least {LEAST_ROWS} are needed")
     form = form_of(constant, groups)
     parts_of_rows = np.concatenate([group.folds for group in groups if group.folds is not None])
     kept = [parts_of_rows != part for part in range(-1, FOLDS)]  # no row is in part -1
     everything, *parts = (_solve(form, groups, base, mask) for mask in kept)
-    times = np.empty(rows)
+    times = np.empty_like(measured)
     for mask, numbers in zip(kept[1:], parts, strict=True):
         times[~mask] = _times(groups, form.apply(base, numbers))[~mask]
-    measured = np.concatenate([group.measured_seconds for group in groups])
     return Fit(constant, form.names, everything, tuple(parts), rows, errors_pct(times, measured), form.apply)
 
 
@@ -277,18 +281,25 @@ def _solve(form: Form, groups: Sequence[Group], base: Efficiency, mask: npt.NDAr
     from scipy.optimize import least_squares
 
     measured = np.log(np.concatenate([group.measured_seconds for group in groups])[mask])
+    tables = np.concatenate([np.full(len(group.measured_seconds), group.table) for group in groups])[mask]
+    _, place, rows = np.unique(tables, return_inverse=True, return_counts=True)
+    weights = len(tables) / len(rows) / rows[place]
 
     def residuals(logarithms: Floats) -> Floats:
         numbers = np.clip(np.exp(logarithms), form.low, form.high)
         error: Floats = np.log(_times(groups, form.apply(base, tuple(numbers.tolist())))[mask]) - measured
         return error
 
+    def loss(squares: Floats) -> Floats:  # soft L1
+        root = np.sqrt(1 + squares)
+        return np.array([2 * (root - 1), 1 / root, -0.5 / root**3]) * weights
+
     steps = np.full(len(form.start), 1e-2 if TILE in form.names else 1e-6)  # wide enough for a whole key
     found = least_squares(
         residuals,
         np.log(form.start),
         bounds=(np.log(form.low), np.log(form.high) + 1e-9),
-        loss="soft_l1",
+        loss=cast("Any", loss),
         f_scale=form.scale,
         diff_step=steps,
     )

@@ -191,6 +191,24 @@ def test_a_chip_of_ones_own_is_calibrated_by_the_path_of_its_file(tmp_path: Path
     assert constants.gemm.compute == pytest.approx(TRUE.compute, rel=0.02)
 
 
+def test_benchmarks_that_disagree_weigh_alike_however_many_rows_they_have(tmp_path: Path) -> None:
+    slower = replace(TRUE, memory=0.5, compute=0.5)
+    grid = measured(TRUE)
+    pd.concat([grid] * 5).to_parquet(tmp_path / "gemm_grid.parquet")
+    m, n, k = (grid[name].to_numpy(dtype=float) for name in ("m", "n", "k"))
+    chip = load_hardware("l40s")
+    flops, moved_bytes = 2 * m * n * k, 2 * (n * k + m * (n + k))
+    us = 1e6 * roofline_seconds(flops, moved_bytes, slower, chip.peak("bf16"), chip.memory.bandwidth_bytes_per_second)
+    labels = {"src": "mine", "hw": "L40S", "model": "nobody", "tp": 1, "dtype": "bf16", "op": "up"}
+    layers = grid[["m", "n", "k"]].assign(**labels, tokens=grid["m"], us=us)
+    layers.to_parquet(tmp_path / "layer_ops.parquet")
+    assert run("l40s", str(tmp_path), out=tmp_path / "mine.toml") == 0
+    found = calibration.read(tmp_path / "mine.toml")[0].gemm
+    between = (np.sqrt(true * other) for true, other in ((TRUE.compute, 0.5), (TRUE.memory, 0.5)))
+    assert (found.compute, found.memory) == pytest.approx(tuple(between), rel=0.04)
+    assert "270 rows of gemm_grid" in (tmp_path / "mine.toml").read_text()
+
+
 def test_a_few_wild_rows_do_not_move_the_constants(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = measured(TRUE, noise=0.03)
     table.loc[::18, "us"] *= 5
