@@ -24,8 +24,8 @@ REASONS = {
     "grouped keys up to 1.7 times as fast as the memory can bring them",
     "attention, mixed batches": "which processor takes which tile is not modelled",
     "experts": "weights of four bits have kernels of their own, and no table of the fit has them",
-    "collectives": "NCCL starts 3.5 us later on A100 than on H100, which nothing in a profile tells; times under Vidur's "
-    "profiler come in two heaps; TensorRT-LLM's kernel takes twice NCCL's time for 1 MiB on 8 A100",
+    "collectives": "NCCL starts 3.5 us later on A100 than on H100, which nothing in a profile tells; times under "
+    "Vidur's profiler come in two heaps; TensorRT-LLM's kernel takes twice NCCL's time for 1 MiB on 8 A100",
     "operators of a layer": "cuBLAS changes kernels with the shape",
     "whole iterations": "cuBLAS of 2023 likes 512 rows better than those around them; above 2,048 tokens this stack "
     "takes up to twice as long as its operators do, probably since collectives then hold more memory than is free",
