@@ -13,14 +13,7 @@ from experiments.scoreboard.groups import Floats, Found, Goals, Group, Skipped, 
 from experiments.scoreboard.workloads import busiest_device
 from hardware_profiles.profile import HardwareProfile
 from sim.physics.efficiency import Efficiency
-from sim.physics.operators import (
-    STREAM_BYTES,
-    expert_weights,
-    expert_work,
-    gemm_work,
-    quantising_bytes,
-    visit_bytes,
-)
+from sim.physics.operators import STREAM_BYTES, expert_weights, expert_work, gemm_work, quantising_bytes, visit_bytes
 from sim.physics.precision import PRECISIONS, Precision, compute_unit
 from sim.physics.roofline import Operator, roofline_seconds, slow_bytes
 

@@ -11,12 +11,12 @@ import numpy.typing as npt
 
 from hardware_profiles.profile import HardwareProfile
 from sim.physics.efficiency import Efficiency
+from sim.physics.matrices import kv_elements_per_layer
 from sim.physics.mixed_attention import QUERY_TILE, MixedSlopes
 from sim.physics.operators import (
     STREAM_BYTES,
     attention_flops_per_pair,
     decode_flops_per_kv_token,
-    kv_elements_per_layer,
     prefill_bytes_per_token,
     score_bytes_per_pair,
 )

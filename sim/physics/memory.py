@@ -6,13 +6,8 @@ import math
 from dataclasses import dataclass, fields, replace
 
 from hardware_profiles.profile import HardwareProfile
-from sim.physics.operators import (
-    STREAM_BYTES,
-    expert_bank_parameters,
-    kv_elements_per_layer,
-    matrices,
-    vocabulary_per_device,
-)
+from sim.physics.matrices import expert_bank_parameters, kv_elements_per_layer, matrices, vocabulary_per_device
+from sim.physics.operators import STREAM_BYTES
 from sim.physics.parallelism import Parallelism, allowed_tensor_sizes, experts_per_device
 from sim.physics.placement import BUFFERED_LAYERS, ON_DEVICE, Placement
 from sim.physics.precision import Precision

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sim.physics.matrices import kv_elements_per_layer
 from sim.physics.memory import layer_weight_bytes_per_device
-from sim.physics.operators import kv_elements_per_layer
 from sim.physics.roofline import Floats
 from sim.physics.totals import Totals
 

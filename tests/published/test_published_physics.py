@@ -14,8 +14,9 @@ from hardware_profiles.profile import load as load_hardware
 from sim.physics.collectives import all_reduce_seconds
 from sim.physics.efficiency import datasheet, generic
 from sim.physics.iteration import IterationModel
+from sim.physics.matrices import Matrix
 from sim.physics.memory import kv_blocks, kv_bytes_per_token_per_device, runtime_reserve
-from sim.physics.operators import Matrix, gemm
+from sim.physics.operators import gemm
 from sim.physics.parallelism import Parallelism
 from sim.physics.precision import PRECISIONS
 from sim.physics.roofline import roofline_seconds

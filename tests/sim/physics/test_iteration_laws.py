@@ -15,8 +15,9 @@ from hardware_profiles.profile import HardwareProfile, Link
 from sim.physics.collectives import all_reduce_seconds
 from sim.physics.efficiency import DECODE_RATES, PREFILL_RATES, Efficiency, datasheet, generic
 from sim.physics.iteration import IterationModel
+from sim.physics.matrices import matrices
 from sim.physics.memory import weight_bytes_per_device
-from sim.physics.operators import STREAM_BYTES, layer_operators, matrices
+from sim.physics.operators import STREAM_BYTES, layer_operators
 from sim.physics.parallelism import Parallelism, allowed_tensor_sizes
 from sim.physics.placement import ON_DEVICE
 from sim.physics.precision import PRECISIONS, Precision, compute_unit, sixteen_bit_unit

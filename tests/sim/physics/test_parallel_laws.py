@@ -20,8 +20,9 @@ from sim.physics.collectives import (
 )
 from sim.physics.efficiency import generic
 from sim.physics.iteration import IterationModel
+from sim.physics.matrices import expert_bank_parameters
 from sim.physics.memory import kv_blocks, kv_bytes_per_token_per_device, runtime_reserve, weight_bytes_per_device
-from sim.physics.operators import expert_bank_parameters, expert_operators
+from sim.physics.operators import expert_operators
 from sim.physics.parallelism import Parallelism, allowed_tensor_sizes
 from sim.physics.precision import PRECISIONS, Precision
 from sim.physics.routing import hottest_device, reach_of_hottest
