@@ -59,7 +59,10 @@ def load(level: str, hardware: str | HardwareProfile, stack: str | None = None) 
     name = _profile(hardware).name
     path = find(name, stack)
     if path is None:
-        raise ValueError(f"nobody calibrated {name!r}; calibrated are {', '.join(available())}; allowed: generic")
+        known = ", ".join(available())
+        raise ValueError(
+            f"nobody calibrated {name!r}; calibrated are {known}; allowed: generic, or the .toml that `calibrate` makes"
+        )
     return read(path)[0]
 
 
