@@ -47,6 +47,9 @@ WAITED = "called eagerly, and no longer than the host takes to call them"
 GEMM_16BIT: Goals = (15, 8)
 GEMM_8BIT: Goals = (20, 12)
 EXPERTS: Goals = (25, 20)
+AS_THEY_ARE = "flashinfer|triton"
+"""Names of vLLM's kernels of experts that multiply with four-bit floats; others widen them before (Marlin)."""
+
 UNGATED = {(512, 22)}
 """(experts, experts per token) of Nemotron 3, whose experts have no gate branch; the tables do not say which have."""
 
@@ -158,19 +161,33 @@ def _products(chip: HardwareProfile, rows: pd.DataFrame) -> Found:
 
 
 def _experts(chip: HardwareProfile, rows: pd.DataFrame) -> Found:
+    """Score experts; of narrower weights alone those apart that a kernel takes as they are."""
     first = rows.iloc[0]
     precision, label = precision_of(str(first["dtype"])), f"{first.backend} {first['dtype']} {first.dist}"
-    operator = _expert_operator(chip, rows, precision)
     constant = gemm_constant(precision).replace("gemm", "experts")
+    as_they_are = rows["kernel"].astype(str).str.contains(AS_THEY_ARE).to_numpy()
+    if constant != "experts_narrow_weights" or stack_of(str(first.backend)) != "vllm" or not as_they_are.any():
+        return [_expert_group(chip, rows, precision, constant, constant, label)]
+    # They have no constant of their own: priced as 16-bit experts, and not fitted.
+    found: Found = [_expert_group(chip, rows[as_they_are], precision, "experts", "", f"{label}, not widened")]
+    if not as_they_are.all():
+        found.append(_expert_group(chip, rows[~as_they_are], precision, constant, constant, label))
+    return found
+
+
+def _expert_group(
+    chip: HardwareProfile, rows: pd.DataFrame, precision: Precision, priced: str, fitted: str, label: str
+) -> Group:
+    first, operator = rows.iloc[0], _expert_operator(chip, rows, precision)
     peak, bandwidth = chip.peak(compute_unit(precision, chip)), chip.memory.bandwidth_bytes_per_second
 
     def seconds(constants: Efficiency) -> Floats:
-        rate = getattr(constants, constant)
+        rate = getattr(constants, priced)
         return roofline_seconds(operator.flops, operator.bytes_under(rate), rate, peak, bandwidth, operator.steps)
 
     columns = ("tokens", "hidden", "inter", "topk", "n_experts", "moe_tp", "moe_ep")
     stack, parts, measured = stack_of(str(first.backend)), folds(rows, columns), floats(rows, "us")[0] / 1e6
-    return [Group("moe_grid", str(first.hw), label, chip, stack, constant, EXPERTS, seconds, measured, parts)]
+    return Group("moe_grid", str(first.hw), label, chip, stack, fitted, EXPERTS, seconds, measured, parts)
 
 
 def _expert_operator(chip: HardwareProfile, rows: pd.DataFrame, precision: Precision) -> Operator:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from hardware_profiles.profile import HardwareProfile
+from sim.physics.precision import sixteen_bit_unit
 from sim.physics.roofline import Rate
 
 GRIDS = "public tables of fused experts (aiconfigurator-core 0.12.0, Apache-2.0)"
@@ -33,14 +36,31 @@ The tables of H100 and H200 agree on it, but do not say whether FlashInfer was t
 (vllm/model_executor/warmup/kernel_warmup.py): a server may be up to five times faster, as `TENSORRT_LLM` is."""
 
 
+MARLIN_FLOPS_PER_SECOND = 280e12
+"""What Marlin computes at most: it uses the matrix instructions of Ampere (mma.sync), which Hopper and Blackwell run at
+a part of the rate of their own. Fit to H200; B200 reaches 286e12 of 2.3 times the peak."""
+
+
+def marlin(hardware: HardwareProfile | None) -> Rate:
+    """Return what Marlin reaches, which widens four-bit weights for vLLM's experts, and takes a step for each of them.
+
+    The step shows where memory is fast: no chip reads more than 3 TB/s of such weights. None of the chips of the other
+    constants has these kernels in a table: fit to int4 experts on H200, but what is step and what memory is told from
+    L40S, which reads at its memory's rate.
+    """
+    peak = math.inf if hardware is None else hardware.peak(sixteen_bit_unit(hardware))
+    compute = min(0.6, max(0.1, MARLIN_FLOPS_PER_SECOND / peak))
+    source = f"{GRIDS}: Marlin under vLLM on H200 and L40S (int4)"
+    return Rate(49e-6, compute, 0.85, source, sharpness=1.0, step_seconds=1.2e-13, elsewhere=0.5)
+
+
 def experts_of(hardware: HardwareProfile | None, stack: str | None) -> tuple[Rate, Rate, Rate]:
     """Return the constants of 16-bit experts, of narrower ones, and of narrower weights alone, under a library.
 
     vLLM takes FlashInfer's kernels on Blackwell, and for fp8 on Hopper; Triton's elsewhere, and where no chip is named
     (as the tables name them, vLLM 0.24). That is fp8 with one scale for a tensor; with one for every block, as most
     checkpoints of mixtures have it (`fp8_block`), other kernels run, which are `BETWEEN`. Narrower weights alone are
-    widened by kernels of their own (Marlin), of which nobody has tables for us: they take those of 16 bits that most
-    chips have.
+    widened by `marlin`.
 
     Parameters
     ----------
@@ -52,5 +72,5 @@ def experts_of(hardware: HardwareProfile | None, stack: str | None) -> tuple[Rat
         return BETWEEN, BETWEEN, BETWEEN
     architecture = "" if hardware is None else hardware.architecture
     if architecture.startswith("Blackwell"):
-        return FLASHINFER, FLASHINFER, TRITON
-    return TRITON, FLASHINFER_FP8_ON_HOPPER if architecture == "Hopper" else TRITON, TRITON
+        return FLASHINFER, FLASHINFER, marlin(hardware)
+    return TRITON, FLASHINFER_FP8_ON_HOPPER if architecture == "Hopper" else TRITON, marlin(hardware)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from physics_strategies import CHIP, DENSE, LATENT, MIXTURE, MODELS, efficiencies, iteration_models, iterations
 
+from hardware_profiles import load as load_hardware
 from hardware_profiles.profile import HardwareProfile, Link
 from sim.physics.collectives import all_reduce_seconds
 from sim.physics.efficiency import DECODE_RATES, PREFILL_RATES, Efficiency, datasheet, generic
@@ -451,3 +452,13 @@ def test_a_long_row_costs_time_that_an_idle_chip_does_not_save(name: str, tokens
     assert short <= long <= short + 4096.0 * (longer - 1) * step * (1 + 1e-9)
     alone = Operator("made up", "gemm", 1, 0.0, 0.0, steps=4096.0)
     assert float(model.kernel_seconds(alone)) == pytest.approx(rate.launch_seconds + 4096.0 * step)
+
+
+def test_kernels_of_older_instructions_gain_nothing_from_a_faster_unit() -> None:
+    chips = [load_hardware(name) for name in ("h200-sxm", "b200-sxm")]
+    peaks = [chip.peak("bf16") for chip in chips]
+    reached = [
+        peak * generic(chip, "vllm").experts_narrow_weights.compute for peak, chip in zip(peaks, chips, strict=True)
+    ]
+    assert peaks[1] > 2 * peaks[0]
+    assert reached[1] == pytest.approx(reached[0])
