@@ -11,7 +11,8 @@ TABLES = "all-reduce tables of aiconfigurator-core 0.12.0 (Apache-2.0)"
 
 HOP_SECONDS = 0.6e-6
 """One way over a fast link where the profile says nothing [s]: what three libraries' latencies on an A100 leave for it
-beside those on an H100, whose hop is known (all-reduce tables of aiconfigurator-core 0.12.0, Apache-2.0)."""
+beside those on an H100, whose hop is known (all-reduce tables of aiconfigurator-core 0.12.0, Apache-2.0), and what NCCL
+itself reckons with for NVLink (src/graph/tuning.cc, quoted in github.com/NVIDIA/nccl/issues/1334)."""
 
 
 @dataclass(frozen=True)
