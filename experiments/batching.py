@@ -248,7 +248,7 @@ def _percent(share: Any) -> float | None:
 
 def plot(table: pd.DataFrame) -> Figure:
     """Return the history from top to bottom: requests served at equal latency, idle work and stranded memory."""
-    from sim.figures.style import INK, MEDIUM, QUIET, SMALL, new_figure, plain_axes, top_of_axes
+    from sim.figures.style import INK, MEDIUM, QUIET, SMALL, name_rows, new_figure, plain_axes, top_of_axes
     from sim.figures.words import three_digits
 
     figure = new_figure(headline(table), "from top to bottom as it came; whiskers: 95 % intervals")
@@ -276,10 +276,7 @@ def plot(table: pd.DataFrame) -> Figure:
             axes.annotate(
                 three_digits(value), (edge, place), (4, 0), textcoords="offset points", size=SMALL, va="center"
             )
-        names = [str(row["stage"]) for row in rows] if left < 0.3 else [""] * len(rows)
-        axes.set_yticks(places, names, color=INK)
-        axes.tick_params(axis="y", length=0)
-        axes.set_ylim(len(rows) - 0.5, -0.5)
+        name_rows(axes, [str(row["stage"]) for row in rows] if left < 0.3 else [""] * len(rows))
         axes.set_title(label, size=MEDIUM, color=QUIET, loc="left")
     return figure
 

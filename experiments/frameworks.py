@@ -259,7 +259,7 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
 
 def plot(table: pd.DataFrame) -> Figure:
     """Return the highest load, and the latencies at one common load, of each product as engine and as service."""
-    from sim.figures.style import INK, MEDIUM, QUIET, SMALL, new_figure, plain_axes, top_of_axes
+    from sim.figures.style import INK, MEDIUM, QUIET, SMALL, name_rows, new_figure, plain_axes, top_of_axes
     from sim.figures.words import three_digits
 
     common = float(table["load"].iloc[0])
@@ -288,10 +288,7 @@ def plot(table: pd.DataFrame) -> Figure:
                 at = (max(value, end), place)
                 axes.annotate(three_digits(value), at, (3, 0), textcoords="offset points", size=SMALL, va="center")
         axes.set_xlim(0, 1.3 * scale * float(table[column].max()) or 1.0)
-        titles = [f"{systems.load(name).title}" for name in names] if left < 0.3 else [""] * len(names)
-        axes.set_yticks(np.arange(len(names)), titles, color=INK)
-        axes.tick_params(axis="y", length=0)
-        axes.set_ylim(len(names) - 0.5, -0.5)
+        name_rows(axes, [systems.load(name).title for name in names] if left < 0.3 else [""] * len(names))
         axes.set_title(label, size=MEDIUM, color=QUIET, loc="left")
     return figure
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -93,6 +93,13 @@ def plain_axes(figure: Figure, left: float, bottom: float, width: float, height:
     axes.set_facecolor("none")
     axes.set_axisbelow(True)
     return axes
+
+
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Name the rows of a bar chart, the first on top."""
+    axes.set_yticks(range(len(names)), names, color=INK)
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(len(names) - 0.5, -0.5)
 
 
 def top_of_axes(figure: Figure) -> float:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sim.figures.replica_timeline import DECODE, FACES, HATCHES, KINDS, MIXED, PREFILL, iterations_between
-from sim.figures.style import INK, QUIET, SMALL, Floats, new_figure, plain_axes, top_of_axes
+from sim.figures.style import INK, QUIET, SMALL, Floats, name_rows, new_figure, plain_axes, top_of_axes
 from sim.figures.words import duration, percent, readable
 from sim.results.attribution import PARTS
 
@@ -60,9 +60,7 @@ def tail_parts(table: pd.DataFrame, title: str, subtitle: str) -> Figure:
         policies = list(dict.fromkeys(rows.policy))
         for row, policy in enumerate(policies):
             _stack(axes, row, rows[rows.policy == policy].set_index("part").seconds, rows)
-        axes.set_yticks(range(len(policies)), [readable(policy) for policy in policies])
-        axes.set_ylim(len(policies) - 0.5, -0.5)
-        axes.tick_params(axis="y", length=0)
+        name_rows(axes, [readable(policy) for policy in policies])
         what = {"TTFT": "time to first token", "E2E": "time to last token"}[str(metric)]
         axes.set_title(f"slowest by {what}", size=SMALL + 1, loc="left", weight="bold", color=INK, pad=3)
         axes.set_xlabel("mean of these requests [s]", size=SMALL, labelpad=1)
