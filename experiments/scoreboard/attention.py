@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from experiments.scoreboard.beside import CACHED_RATE, stays
 from experiments.scoreboard.groups import Floats, Found, Goals, Group, Skipped, by, floats, folds, stack_of
 from hardware_profiles.profile import HardwareProfile
 from sim.physics.efficiency import Efficiency
@@ -24,16 +25,6 @@ GOALS: Goals = (35, 10)
 PART_TOKENS = 128
 """Keys that one thread block reads at least: shorter contexts are not split, and need no second kernel that combines
 parts. A tile of FlashAttention for heads of 128; in TensorRT-LLM's tables the step is at the same length."""
-
-CACHED_RATE = 2.0
-"""How much faster keys are read from L2 than from graphics memory: 1.5 to 2.6 times on RTX PRO 6000, by the rows on
-either side of its 128 MiB (aiconfigurator-core 0.12.0). That benchmark repeats the same call, so that keys and values
-that fit are there from one repetition to the next. In an iteration the weights of a layer come in between, so
-that no simulation may count on it."""
-
-GRAPHICS_MEMORY = frozenset({"l40s", "rtx-4090", "rtx-pro-6000-bw", "rtx-pro-6000-server"})
-"""Chips where that holds. High-bandwidth memory is so fast that these kernels gain next to nothing from the L2 of A100
-and H100."""
 
 
 def attention_grid(frame: pd.DataFrame) -> Found:
@@ -72,8 +63,7 @@ def decode_seconds(constants: Efficiency, chip: HardwareProfile, of: Contexts) -
     """
     flops, moved_bytes = 4.0 * of.batch * of.length * of.heads * of.width, of.moved_bytes
     peak, bandwidth = chip.peak(sixteen_bit_unit(chip)), chip.memory.bandwidth_bytes_per_second
-    cache_bytes = (chip.memory.cache_bytes or 0) if of.repeated and chip.name in GRAPHICS_MEMORY else 0
-    reached = bandwidth * np.where(moved_bytes <= cache_bytes, CACHED_RATE, 1.0)
+    reached = bandwidth * np.where(of.repeated & stays(moved_bytes, chip), CACHED_RATE, 1.0)
 
     def seconds(rate: DecodeRate) -> Floats:
         launch = rate.launch_seconds + np.where(of.length > PART_TOKENS, rate.combine_seconds, 0.0)
