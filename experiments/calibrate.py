@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import datetime
-import math
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,8 +26,6 @@ from sim.physics.roofline import Rate
 
 if TYPE_CHECKING:
     import pandas as pd
-
-TILES = {"mixed_attention": "mixed_tile_tokens"}
 
 TABLES = ("gemm_grid", "attention_grid", "moe_grid", "comm", "layer_ops", "attention_mixed")
 """What constants are fitted to."""
@@ -170,7 +168,7 @@ def _document(chip: HardwareProfile, stack: str, fits: list[Fit], licences: dict
         if TILE in result.names:
             tiles = [round(numbers[-1]) for numbers in (result.numbers, *result.fold_numbers)]
             parts = [{"tokens": tile} for tile in tiles[1:]]
-            table[TILES[result.constant]] = {"tokens": tiles[0], "source": entry["source"], "folds": parts}
+            table[calibration.TILES] = {"tokens": tiles[0], "source": entry["source"], "folds": parts}
     return tomli_w.dumps(table)
 
 
@@ -195,7 +193,7 @@ def _numbers(constant: str, result: Fit, constants: Efficiency) -> dict[str, Any
     value = getattr(constants, constant)
     names: tuple[str, ...] = result.names
     if isinstance(value, Rate):
-        unset = {"step_seconds": 0.0, "elsewhere": 0.0, "cached": 1.0, "own_bytes_per_second": math.inf}
+        unset = {field.name: field.default for field in fields(value) if field.name != "sharpness"}
         names = tuple(name for name, number in value.numbers.items() if number != unset.get(name))
     numbers: dict[str, Any] = {name: float(f"{getattr(value, name):.5g}") for name in names}
     if constant == "links" and value.pcie_measured:

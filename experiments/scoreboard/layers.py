@@ -18,9 +18,9 @@ from experiments.scoreboard.kernels import (
     product_seconds,
 )
 from hardware_profiles.profile import HardwareProfile
-from sim.physics.collectives import nccl_all_reduce_seconds
 from sim.physics.efficiency import Efficiency, datasheet
 from sim.physics.iteration import EAGER_HOST_SECONDS, HOST_SECONDS, IterationModel
+from sim.physics.links import nccl_alone
 from sim.physics.operators import SAMPLING_BYTES, SAMPLING_KERNELS, STREAM_BYTES
 from sim.physics.parallelism import Parallelism
 from sim.physics.precision import sixteen_bit_unit
@@ -186,12 +186,8 @@ def eager_seconds(device: IterationModel, totals: Totals, constants: Efficiency)
     (github.com/pytorch/pytorch, pull request 76861), and the tenth of 80 GB that vLLM leaves free holds what two
     all-reduces a layer touch for 3,300 tokens of Llama-2-70B and 2,100 of BLOOM-176B.
     """
-    bare = replace(device, efficiency=constants, host_seconds=0.0)
-    tokens, shape = np.asarray(totals.tokens, dtype=np.float64), device.model
-    message_bytes = tokens * shape.hidden * STREAM_BYTES
-    each = nccl_all_reduce_seconds(message_bytes, device.parallelism.tensor, device.hardware, constants)
-    summed = shape.layers * (1 if shape.parallel_block else 2) * each
-    devices = bare.seconds(totals) - bare.communication.all_reduce_seconds(tokens) + summed
+    alone = replace(constants, links=nccl_alone(constants.links))
+    devices = replace(device, efficiency=alone, host_seconds=0.0).seconds(totals)
     host = np.where(np.asarray(totals.prefill_tokens) > 0, EAGER_PROMPT_HOST_SECONDS, EAGER_HOST_SECONDS)
     others = np.maximum(np.asarray(totals.samples, dtype=np.float64) - 1, 0.0)
     serial = EAGER_SERIAL_SECONDS + EAGER_SECONDS_PER_SEQUENCE * others

@@ -106,10 +106,10 @@ class Attention:
     @cached_property
     def decode_launch_seconds(self) -> float:
         """Time of decoding attention however short the contexts [s]."""
-        return self.model.layers * self.decode_launches_seconds
+        return self.model.layers * self.decode_layer_launch_seconds
 
     @property
-    def decode_launches_seconds(self) -> float:
+    def decode_layer_launch_seconds(self) -> float:
         """The same of one layer [s]."""
         rate = self.decode_rate
         return rate.launch_seconds + rate.combine_seconds if self.flash else UNFUSED_KERNELS * rate.launch_seconds

@@ -213,7 +213,7 @@ def _decode(model: IterationModel, of: _Layers) -> Part:
         moved_bytes += score_bytes
         memory += score_bytes / (bandwidth * model.efficiency.elementwise.memory)
     kernels = layers if model.flash_attention else layers * UNFUSED_KERNELS
-    launch = layers * model.attention.decode_launches_seconds
+    launch = layers * model.attention.decode_layer_launch_seconds
     compute = flops / (model.attention.peak * rate.compute)
     seconds = launch + max(float(overlapped_seconds(compute, memory, rate.sharpness)), of.least_seconds)
     memory = max(memory, of.least_seconds)

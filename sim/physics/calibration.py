@@ -13,7 +13,7 @@ from hardware_profiles import available as available_hardware
 from hardware_profiles import load as load_hardware
 from hardware_profiles.profile import HardwareProfile
 from sim.physics.efficiency import RATES, STACKS, Efficiency, datasheet, generic
-from sim.physics.links import Links, Nccl
+from sim.physics.links import Links, Nccl, nccl_alone
 from sim.physics.roofline import Rate
 
 LEVELS = ("datasheet", "generic", "calibrated")
@@ -25,7 +25,7 @@ CALIBRATED = Path(__file__).with_name("calibrated")
 SERVER = "server"
 """What a calibration file tells of the server that was replayed for it: for the reader alone."""
 
-TILES = ("mixed_tile_tokens",)
+TILES = "mixed_tile_tokens"
 
 _NCCL_FIELDS = tuple(field.name for field in fields(Nccl) if field.name != "source")
 _LINK_FIELDS = tuple(field.name for field in fields(Links))
@@ -95,7 +95,7 @@ def read(path: Path) -> tuple[Efficiency, ...]:
     constants = {name: value for name, value in table.items() if isinstance(value, dict) and name != SERVER}
     measured = f"calibrated: {', '.join(constants)} on {table.get('title', path.stem)}"
     try:
-        bases = _rest(table)
+        bases = _bases(table)
         return tuple(
             _with(replace(base, level=measured, fitted=base.fitted | frozenset(constants)), constants, fold)
             for base, fold in zip(bases, (None, *range(FOLDS)), strict=True)
@@ -104,7 +104,7 @@ def read(path: Path) -> tuple[Efficiency, ...]:
         raise ValueError(f"{path}: {error}") from None
 
 
-def _rest(table: Mapping[str, Any]) -> tuple[Efficiency, ...]:
+def _bases(table: Mapping[str, Any]) -> tuple[Efficiency, ...]:
     name = table.get("rest")
     if name is None:
         hardware = table.get("hardware")
@@ -112,14 +112,10 @@ def _rest(table: Mapping[str, Any]) -> tuple[Efficiency, ...]:
         return (generic(chip, table.get("stack")),) * (1 + FOLDS)
     if name not in available():
         raise ValueError(f"rest {name!r} is no shipped calibration; allowed are {', '.join(available())}")
-    bases, own = read(CALIBRATED / f"{name}.toml"), generic(stack=table.get("stack")).links
-    if math.isfinite(own.one_shot_seconds):
+    bases = read(CALIBRATED / f"{name}.toml")
+    if math.isfinite(generic(stack=table.get("stack")).links.one_shot_seconds):
         return bases
-    # Kin without the kernels that add up.
-    return tuple(
-        replace(base, links=replace(base.links, one_shot_seconds=own.one_shot_seconds, two_shot=own.two_shot))
-        for base in bases
-    )
+    return tuple(replace(base, links=nccl_alone(base.links)) for base in bases)
 
 
 def calibrated(path: Path) -> tuple[str, ...]:
@@ -132,7 +128,7 @@ def _table(path: Path) -> dict[str, Any]:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a calibration: {error}") from None
-    allowed = (*RATES, *TILES, "links", "nccl", "host", SERVER)
+    allowed = (*RATES, TILES, "links", "nccl", "host", SERVER)
     if unknown := sorted(name for name, value in table.items() if isinstance(value, dict) and name not in allowed):
         raise ValueError(f"{path}: unknown constants {', '.join(unknown)}; allowed are {', '.join(allowed)}")
     return table
@@ -142,7 +138,7 @@ def _with(base: Efficiency, constants: Mapping[str, Mapping[str, Any]], fold: in
     values: dict[str, Any] = {}
     for name, entry in constants.items():
         numbers = entry if fold is None else {**entry, **entry["folds"][fold]}
-        if name in TILES:
+        if name == TILES:
             values[name] = int(numbers["tokens"])
         elif name == "links":
             given = {key: numbers[key] for key in _LINK_FIELDS if key in numbers}

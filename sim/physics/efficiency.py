@@ -123,7 +123,6 @@ def generic(hardware: HardwareProfile | None = None, stack: str | None = None) -
     """
     own = {} if stack is None else generic_of_stack(stack)
     hop = hop_seconds(hardware)
-    reached = 0.95 if hardware is not None and _halves(hardware) else 0.83
     experts, experts_8bit, experts_narrow_weights = experts_of(hardware, stack)
     prefill = PrefillRate(
         *(13e-6, 0.57, 0.90, f"{GRIDS}: joint fit to A100, H100, RTX PRO 6000"),
@@ -133,7 +132,7 @@ def generic(hardware: HardwareProfile | None = None, stack: str | None = None) -
     )
     constants = Efficiency(
         level="generic",
-        gemm=Rate(4.3e-6, reached, 0.86, f"{GRIDS}: joint fit to A100, H100, RTX PRO 6000", sharpness=1.75),
+        gemm=Rate(4.3e-6, 0.83, 0.86, f"{GRIDS}: joint fit to A100, H100, RTX PRO 6000", sharpness=1.75),
         gemm_8bit=Rate(
             *(6.8e-6, 0.72, 0.92, f"{GRIDS}: joint fit to fp8 on H100, RTX PRO 6000, int8 on A100"),
             sharpness=2.0,
@@ -173,9 +172,10 @@ def generic(hardware: HardwareProfile | None = None, stack: str | None = None) -
         links=generic_links(hop, stack),
         nccl=generic_nccl(hop),
     )
-    if hardware is not None and _halves(hardware) and "gemm" in own:
-        own["gemm"] = replace(own["gemm"], compute=reached)
-    return replace(constants, **own)
+    constants = replace(constants, **own)
+    if hardware is not None and _halves(hardware):
+        constants = replace(constants, gemm=replace(constants.gemm, compute=0.95))
+    return constants
 
 
 def generic_of_stack(stack: str) -> dict[str, Any]:

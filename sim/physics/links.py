@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hardware_profiles.profile import HardwareProfile
 
@@ -110,6 +110,11 @@ def generic_links(hop: float, stack: str | None) -> Links:
         peer_seconds=0.09e-6,
         most_devices=most_devices,
     )
+
+
+def nccl_alone(links: Links) -> Links:
+    """Return the constants of an engine without kernels of its own, which leaves adding up to NCCL."""
+    return replace(links, one_shot_seconds=math.inf, two_shot=math.inf)
 
 
 def generic_nccl(hop: float) -> Nccl:
