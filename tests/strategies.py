@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from sim.engine.clock import TICKS_PER_SECOND, AnyClock, IterationClock, LockstepClock, PipelineClock
+from sim.engine.clock import TICKS_PER_SECOND, AnyClock, IterationClock, LockstepClock, PipelineClock, uniform_clock
 from sim.engine.replay import Replay, replay
 from sim.scheduling.batch import Limits
 from sim.scheduling.caches import BOUNDS, CACHES
@@ -112,6 +112,18 @@ def clocks(draw: st.DrawFn, *, windows: bool = False) -> IterationClock:
     )
 
 
+def metronome(ticks: int) -> IterationClock:
+    """Return a clock on which every iteration takes as long, so that engines keep step."""
+    nothing = memoryview(bytes(4096))  # says little of itself
+    return replace(uniform_clock(ticks, 1, 1), tokens_ticks=nothing, samples_ticks=nothing)
+
+
+def in_step(trace: Trace, instants: int, ticks: int) -> Trace:
+    """Return the trace with all arrivals at few instants, so many ticks apart, and followers who do not think."""
+    arrival = np.sort(np.arange(len(trace)) % instants) * ticks / TICKS_PER_SECOND
+    return replace(trace, arrival_seconds=arrival, think_seconds=np.zeros(len(trace)))
+
+
 def half_as_fast(clock: IterationClock) -> IterationClock:
     """Return the clock with all its ticks doubled."""
     in_window = clock.window_prompt_ticks
@@ -163,6 +175,8 @@ def traces(draw: st.DrawFn, *, most: int = 24) -> Trace:
                 if rng.random() < 0.4:
                     break
             prompt[i] += sum(length for _, _, length in row)
+            if follows and i and rng.random() < 0.2:
+                previous[i] = int(rng.integers(0, i))  # it waits for an answer and says something else
         rows.append(row)
     slack = rng.integers(0, draw(st.sampled_from([0, 40])) + 1, n)
     levels = draw(st.sampled_from([0, 3]))

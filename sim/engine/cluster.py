@@ -130,13 +130,13 @@ class Cluster:
 
     def _route_gathered(self, _: Event) -> None:
         arrivals, self._gathered = self._gathered, []
-        self._route(arrivals)
+        self._route(arrivals, late=False)
 
     def _route_late(self, _: Event) -> None:
         arrivals, self._late = self._late, []
-        self._route(arrivals)
+        self._route(arrivals, late=True)
 
-    def _route(self, arrivals: list[Arrival]) -> None:
+    def _route(self, arrivals: list[Arrival], late: bool) -> None:
         if len(arrivals) > 1:
             arrivals.sort(key=itemgetter(1))
         for arrival in arrivals:
@@ -144,7 +144,7 @@ class Cluster:
             number = self._router(index, prompt)
             self.books.replica[index] = number
             self._fleet.send(number, prompt)
-            self.replicas[number].accept(*arrival)
+            self.replicas[number].accept(*arrival, late)
 
     def remarks(self) -> Iterator[str]:
         """Yield sentences on the requests that were given up or stalled, by replica."""

@@ -101,17 +101,20 @@ class Engine:
         self._hopeless: dict[Sequence, int] = {}
         self.livelocked: Sequence | None = None
 
-    def receive(self, sequence: Sequence) -> None:
-        """Take in a request that arrives now; requests of one instant queue in order of their index."""
+    def receive(self, sequence: Sequence, late: bool = False) -> None:
+        """Take in a request that arrives now; requests of one instant queue in order of their index.
+
+        A `late` one comes after the decisions of this instant: behind the others, and seen by the next decision.
+        """
         waiting = self.ledger.waiting
-        if waiting and waiting[-1].arrival == sequence.arrival:
+        if not late and waiting and waiting[-1].arrival == sequence.arrival:
             queue_up(waiting, sequence)
         else:
             waiting.append(sequence)
         if self._wake is None:
             self._wake = Moment(self.env, 0, self._decide, DECISION)
         elif self._interruptible:
-            self._interrupt()
+            self._interrupt(late)
 
     @property
     def ledgers(self) -> tuple[Ledger, ...]:
@@ -122,15 +125,18 @@ class Engine:
         """Return the log as arrays."""
         return self.log.columns()
 
-    def _interrupt(self) -> None:
-        """End the stretch with the iteration in flight, or one later if that has been decided on."""
+    def _interrupt(self, late: bool) -> None:
+        """End the stretch with the iteration in flight, or one later if that has been decided on.
+
+        `late` : whether what would be decided now, iteration by iteration, has been.
+        """
         self._interruptible = False
         now = int(self.env.now)
         ahead = self._asynchronous
         if ahead and self.ledger.flight.is_up:
             iterations = 1  # the stretch is still to come
         else:
-            iterations = iterations_to_reach(now - self._start, self._first, self._growth) + ahead
+            iterations = iterations_to_reach(now + late - self._start, self._first, self._growth) + ahead
         if iterations < self._planned:
             self._planned = iterations
             self.log.short[_ITERATIONS] = iterations

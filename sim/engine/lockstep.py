@@ -130,15 +130,19 @@ class LockstepGroup:
         self._has_news = False
         self._wake: Moment | None = None
 
-    def receive(self, sequence: Sequence) -> None:
-        """Send a request that arrives now to a rank."""
+    def receive(self, sequence: Sequence, late: bool = False) -> None:
+        """Send a request that arrives now to a rank; `late` : see `Engine.receive`."""
         loads = [WAITING_WEIGHT * waiting + running for waiting, running in self._counts]
         chosen = loads.index(min(loads))
         self._counts[chosen][0] += 1
         if chosen and sequence.path:  # what a rank caches of a text is noted on the run: each rank has its own
             copies = self._runs[chosen]
             sequence.path = tuple(copies.setdefault(run, Run(run.first, run.last)) for run in sequence.path)
-        queue_up(self._ranks[chosen].ledger.waiting, sequence)
+        waiting = self._ranks[chosen].ledger.waiting
+        if late:
+            waiting.append(sequence)
+        else:
+            queue_up(waiting, sequence)
         self._has_news = True
         if self._wake is None:
             self._wake = Moment(self.env, 0, self._decide, DECISION)

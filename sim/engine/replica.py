@@ -100,8 +100,11 @@ class Replica:
         if isinstance(pool, OracleCache) and deepest is not None:
             pool.foresee((index, self._paths[deepest[index]]) for index in order.tolist() if deepest[index] >= 0)
 
-    def accept(self, arrival: int, index: int, prompt: int, output: int, longest: int) -> None:
-        """Take in a request that arrives now [ticks]: its number, and its prompt, reply and longest reply [tokens]."""
+    def accept(self, arrival: int, index: int, prompt: int, output: int, longest: int, late: bool = False) -> None:
+        """Take in a request that arrives now [ticks]: its number, and its prompt, reply and longest reply [tokens].
+
+        `late` : whether the decisions of this instant have been taken.
+        """
         context = self._context
         if longest > context - prompt:
             longest = max(output, context - prompt)
@@ -114,7 +117,7 @@ class Replica:
                 self.ledger.pool.forget(sequence)
             self._refused(index, arrival)
         else:
-            self.engine.receive(sequence)
+            self.engine.receive(sequence, late)
 
     def _describe(self, sequence: Sequence) -> None:
         """Add what a trace may say beyond lengths."""

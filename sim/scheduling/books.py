@@ -189,6 +189,8 @@ class Books:
         cohort = self.cohort
         if self.preempted or self.held or self.has_released or self.flight.ending:
             return 1
+        if self.ignored:
+            return 1  # who waited for their answer may have come since
         if self.refusal and self.waiting and self.pool.is_written(self.waiting[0]):
             return 1  # content being written may let the head of the queue in
         if self.order == Order.CHANGING and self.waiting:

@@ -20,7 +20,7 @@ from sim.results.tokens import has_token_times, token_times
 from sim.scheduling.batch import Limits
 from sim.scheduling.schedulers import SCHEDULERS
 from tests import strategies
-from tests.strategies import clocks, half_as_fast, servers, traces
+from tests.strategies import clocks, half_as_fast, in_step, metronome, servers, traces
 from workloads.trace import Trace
 
 COLUMNS = ("arrival", "queued", "first_token", "finish", "cached_tokens", "preemptions", "outcome", "replica")
@@ -73,6 +73,17 @@ def test_coasting_changes_nothing(trace, cluster):
     np.testing.assert_array_equal(gaps(coasted), gaps(stepped))
     for ours, theirs in zip(coasted.logs, stepped.logs, strict=True):
         assert ours.duration.sum() == theirs.duration.sum()
+
+
+@given(trace=traces(), cluster=clusters(least=1), instants=st.integers(1, 3), ticks=st.integers(1, 3))
+def test_coasting_changes_nothing_though_engines_keep_step(trace, cluster, instants, ticks):
+    # Replies end, and release followers, at the very instants at which other replicas decide.
+    trace = in_step(trace, instants, ticks)
+    servers = tuple(replace(server, clock=metronome(ticks)) for server in cluster.servers)
+    for some in (servers, servers[:1]):
+        coasted, stepped = (serve_cluster(trace, some, cluster.router, coast=coast) for coast in (True, False))
+        same(coasted, stepped)
+        np.testing.assert_array_equal(gaps(coasted), gaps(stepped))
 
 
 @given(trace=traces(), cluster=clusters(least=1), router=st.sampled_from(sorted(ROUTERS)))
@@ -212,6 +223,18 @@ def test_followers_released_at_one_instant_are_routed_in_order_of_their_index(th
         outcome = serve_cluster(trace, equal(2), "round_robin", coast=coast)
         assert outcome.arrival[2] == outcome.arrival[3] == outcome.finish[0] + think
         assert outcome.replica.tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(("asynchronous", "first_token"), [(False, 40), (True, 50)])
+def test_who_is_released_at_the_instant_of_a_decision_waits_for_the_next(asynchronous, first_token):
+    # Iterations take 10 ticks everywhere. The reply of 0 ends at 20 and releases 3, which goes to the other replica:
+    # that has just decided on what begins at 20, or, planning ahead, at 30.
+    each, output = np.full(4, 5), np.array([2, 9, 1, 4])
+    trace = Trace(np.zeros(4), each, output, output, previous=np.array([-1, -1, -1, 0]), think_seconds=np.zeros(4))
+    server = replace(equal(1)[0], clock=metronome(10), asynchronous=asynchronous)
+    for coast in (True, False):
+        outcome = serve_cluster(trace, [server] * 2, coast=coast)
+        assert (outcome.arrival[3], outcome.replica[3], outcome.first_token[3]) == (20, 1, first_token)
 
 
 def simple(count: int, gap: float, prompt: int = 50, output: int = 20) -> Trace:

@@ -18,7 +18,7 @@ from sim.scheduling.batch import Limits
 from sim.scheduling.ledger import Ledger
 from sim.scheduling.schedulers import SCHEDULERS
 from sim.scheduling.sequence import Sequence
-from tests.strategies import clocks, half_as_fast, servers, traces
+from tests.strategies import clocks, half_as_fast, metronome, servers, traces
 from workloads.trace import Trace
 
 COLUMNS = ("arrival", "first_token", "finish", "cached_tokens", "preemptions", "outcome")
@@ -43,6 +43,31 @@ def test_coasting_changes_nothing(trace, server, clock):
     assert coasted.evicted_blocks == stepped.evicted_blocks
     assert coasted.iterations.duration.sum() == stepped.iterations.duration.sum()
     assert len(coasted.iterations.start) <= len(stepped.iterations.start)
+
+
+@pytest.mark.parametrize(("asynchronous", "first_token"), [(False, 40), (True, 50)])
+def test_who_waited_for_a_request_that_is_given_up_is_seen_by_the_next_decision(asynchronous, first_token):
+    # 1 arrives at 15 and may outgrow the pool: it is given up at 20, while 0 decodes, and 2 comes.
+    longest = np.array([30, 60, 4])
+    trace = Trace(
+        np.array([0, 15, 15]) / 2**40,
+        np.full(3, 5),
+        np.array([30, 3, 4]),
+        longest,
+        previous=np.array([-1, -1, 1]),
+        think_seconds=np.zeros(3),
+    )
+    for coast in (True, False):
+        outcome = replay(
+            trace,
+            Limits(blocks=60, block_tokens=1),
+            SCHEDULERS["inflight_batching"],
+            metronome(10),
+            asynchronous=asynchronous,
+            coast=coast,
+        )
+        assert outcome.outcome.tolist() == [FINISHED, IGNORED, FINISHED]
+        assert (outcome.arrival[2], outcome.first_token[2]) == (20, first_token)
 
 
 @given(**runs)
