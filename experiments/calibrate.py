@@ -15,7 +15,7 @@ from experiments.scoreboard.client_document import Server
 from experiments.scoreboard.clients import ClientRun
 from experiments.scoreboard.fit import QUANTISE, TILE, UNGROUPED, Fit, fit, ungrouped
 from experiments.scoreboard.groups import Found, Group
-from experiments.scoreboard.kernels import QUANTISES
+from experiments.scoreboard.kernels import quantise_of
 from experiments.scoreboard.score import READERS
 from experiments.shown.table_experiment import Flag
 from hardware_profiles import load as load_hardware
@@ -177,7 +177,7 @@ def _entries(result: Fit, entry: dict[str, Any], base: Efficiency) -> dict[str, 
     whole, *parts = (result.apply(base, numbers) for numbers in (result.numbers, *result.fold_numbers))
     constants = [result.constant]
     if result.names[-2:] == QUANTISE:
-        constants.append(QUANTISES[result.constant])
+        constants.append(quantise_of(result.constant))
     if any(name.startswith(UNGROUPED) for name in result.names):
         constants.append(ungrouped(result.constant))
     return {

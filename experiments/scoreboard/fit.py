@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.scoreboard.groups import Floats, Group
-from experiments.scoreboard.kernels import QUANTISES
+from experiments.scoreboard.kernels import quantise_of
 from experiments.scoreboard.score import errors_pct
 from hardware_profiles.profile import Link
 from sim.physics.calibration import FOLDS
@@ -30,14 +30,14 @@ LEAST_ROWS = 20
 STEP, WEIGHT_STEP = (1e-13, 1e-6), (1e-16, 1e-9)
 """Between which times a step is sought, and that of a weight of an expert [s]; the least is none."""
 
-EXPERTS = ("experts", "experts_8bit", "experts_block", "experts_narrow_weights")
+EXPERTS = tuple(name for name in RATES if name.startswith("experts"))
 
 TILE = "tile_tokens"
 
 QUANTISE = ("quantise_memory", "quantise_step_seconds")
 """Reached bandwidth of the pass that quantises and its time for a row, fitted together with the products behind it."""
 
-STEPPING = ("gemm_8bit", "gemm_block", "gemm_narrow_weights", "experts_8bit", "experts_narrow_weights")
+STEPPING = ("gemm_8bit", "gemm_block", "gemm_4bit", "gemm_narrow_weights", "experts_8bit", "experts_narrow_weights")
 """Products whose kernels do not split what they sum over, so that its length shows in their time, and experts, of
 which some pad each one's rows to a large tile. Those of 16 bits do neither: a step fitted to them is at most 0.3 ns and
 moves no median error on rows left out by half a percent."""
@@ -128,7 +128,7 @@ def form_of(constant: str, groups: Sequence[Group]) -> Form:
         return _prefill_form(constant)
     if constant == "mixed_attention":
         return _mixed_form()
-    if constant in QUANTISES and _quantise(constant, groups):
+    if constant.startswith("gemm") and quantise_of(constant) in RATES and _quantise(constant, groups):
         return _quantising_form(constant)
     return _rate_form(constant, memory_only=constant == "elementwise")
 
@@ -149,7 +149,7 @@ def _rate_form(constant: str, *, memory_only: bool) -> Form:
         fitted = replace(getattr(constants, constant), **dict(zip(names, numbers, strict=True)))
         return replace(constants, **{constant: fitted})
 
-    most = CACHED if constant in CACHING else 1.0
+    most = CACHED if constant.startswith(CACHING) else 1.0
     spans = {
         "launch_seconds": (rate.launch_seconds, 1e-7, 3e-4),
         "compute": (rate.compute, 0.02, 1.0),
@@ -166,14 +166,14 @@ def _rate_form(constant: str, *, memory_only: bool) -> Form:
 def _quantise(constant: str, groups: Sequence[Group]) -> bool:
     """Whether the time of the pass that quantises is in these rows."""
     base = generic()
-    passed: dict[str, Any] = {QUANTISES[constant]: replace(base.quantise, memory=CACHED)}
+    passed: dict[str, Any] = {quantise_of(constant): replace(base.quantise_8bit, memory=CACHED)}
     faster = replace(base, **passed)
     return any(bool(np.any(group.seconds(faster) != group.seconds(base))) for group in groups)
 
 
 def _quantising_form(constant: str) -> Form:
     """All of a `Rate`, and the pass before but its launch: of both launches, only their sum shows."""
-    rate_form, before = _rate_form(constant, memory_only=False), QUANTISES[constant]
+    rate_form, before = _rate_form(constant, memory_only=False), quantise_of(constant)
 
     def apply(constants: Efficiency, numbers: Numbers) -> Efficiency:
         *rate, memory, step = numbers
@@ -181,7 +181,7 @@ def _quantising_form(constant: str) -> Form:
         passed = replace(getattr(constants, before), memory=memory, step_seconds=step, sharpness=1.0)
         return replace(fitted, **{before: passed})
 
-    start = (*rate_form.start, generic().quantise.memory, 1e-9)
+    start = (*rate_form.start, generic().quantise_8bit.memory, 1e-9)
     low, high = (*rate_form.low, 0.02, STEP[0]), (*rate_form.high, CACHED, STEP[1])
     return Form((*rate_form.names, *QUANTISE), start, low, high, apply)
 

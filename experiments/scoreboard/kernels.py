@@ -13,7 +13,7 @@ from experiments.scoreboard.groups import Floats, Found, Goals, Group, Skipped, 
 from experiments.scoreboard.workloads import busiest_device
 from hardware_profiles.profile import HardwareProfile
 from sim.physics.efficiency import Efficiency
-from sim.physics.operators import STREAM_BYTES, expert_weights, expert_work, gemm_work, quantising_bytes, visit_bytes
+from sim.physics.operators import expert_weights, expert_work, gemm_work, quantising_bytes, visit_bytes
 from sim.physics.precision import PRECISIONS, Precision, compute_unit
 from sim.physics.roofline import Operator, roofline_seconds, slow_bytes
 
@@ -35,9 +35,6 @@ FORMATS = {
     "nvfp4": "w4a4",
 }
 """Number formats of the tables, as this project names them; block scales of four-bit weights are not told apart."""
-
-QUANTISES = {"gemm_8bit": "quantise", "gemm_block": "quantise_block"}
-"""The constant of the pass before products of each kind."""
 
 EAGER = {("vllm", "fp8_block")}
 """(stack, number format) whose products aiconfigurator-core 0.12.0 timed without CUDA graphs."""
@@ -71,13 +68,9 @@ def precision_of(dtype: str) -> Precision:
     return PRECISIONS[FORMATS[dtype]]
 
 
-def gemm_constant(precision: Precision) -> str:
-    """Return the constant that prices matrix products in a precision."""
-    if precision.block_scaled:
-        return "gemm_block"
-    if precision.quantises_activations:
-        return "gemm_8bit"
-    return "gemm" if precision.weight_bytes == STREAM_BYTES else "gemm_narrow_weights"
+def quantise_of(constant: str) -> str:
+    """Return the constant of the pass before the products of a constant, should they have one."""
+    return constant.replace("gemm", "quantise")
 
 
 def operator_seconds(
@@ -115,7 +108,7 @@ def product_seconds(
     """
     flops, moved_bytes = gemm_work(m, k, n, precision)
     moved_bytes = moved_bytes - k * n * precision.weight_bytes * (1 - 1 / faster)
-    constant, unit = gemm_constant(precision), compute_unit(precision, chip)
+    constant, unit = f"gemm{precision.kernels}", compute_unit(precision, chip)
     alone = partial(
         operator_seconds, constant=constant, chip=chip, unit=unit, flops=flops, moved_bytes=moved_bytes, steps=k
     )
@@ -123,7 +116,7 @@ def product_seconds(
         return alone
     passed = quantising_bytes(m, k, precision)
     before = partial(
-        operator_seconds, constant=QUANTISES[constant], chip=chip, unit=unit, flops=0.0, moved_bytes=passed, steps=m
+        operator_seconds, constant=quantise_of(constant), chip=chip, unit=unit, flops=0.0, moved_bytes=passed, steps=m
     )
     return lambda constants: before(constants) + alone(constants)
 
@@ -147,7 +140,7 @@ def _products(chip: HardwareProfile, rows: pd.DataFrame) -> Found:
     first = rows.iloc[0]
     precision = precision_of(str(first["dtype"]))
     m, n, k, us = floats(rows, "m", "n", "k", "us")
-    constant, comes_narrow = gemm_constant(precision), "smooth_quant" in str(first["kernel"])
+    constant, comes_narrow = f"gemm{precision.kernels}", "smooth_quant" in str(first["kernel"])
     peak, weights = chip.peak(compute_unit(precision, chip)), n * k * precision.weight_bytes
     copies = 1 if _is_eager(first) else COPIES
     faster = cached_rate(copies * weights, weights, 2 * m * n * k, us / 1e6, chip, peak)
@@ -164,7 +157,7 @@ def _experts(chip: HardwareProfile, rows: pd.DataFrame) -> Found:
     """Score experts; of narrower weights alone those apart that a kernel takes as they are."""
     first = rows.iloc[0]
     precision, label = precision_of(str(first["dtype"])), f"{first.backend} {first['dtype']} {first.dist}"
-    constant = gemm_constant(precision).replace("gemm", "experts")
+    constant = f"experts{precision.kernels}"
     as_they_are = rows["kernel"].astype(str).str.contains(AS_THEY_ARE).to_numpy()
     if constant != "experts_narrow_weights" or stack_of(str(first.backend)) != "vllm" or not as_they_are.any():
         return [_expert_group(chip, rows, precision, constant, constant, label)]

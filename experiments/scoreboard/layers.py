@@ -12,7 +12,6 @@ from experiments.scoreboard.groups import Floats, Found, Goals, Group, Skipped, 
 from experiments.scoreboard.kernels import (
     GEMM_8BIT,
     GEMM_16BIT,
-    gemm_constant,
     operator_seconds,
     precision_of,
     product_seconds,
@@ -89,7 +88,7 @@ def _layer(chip: HardwareProfile, rows: pd.DataFrame) -> Found:
 def _products(chip: HardwareProfile, rows: pd.DataFrame) -> Found:
     precision = precision_of(str(rows["dtype"].iloc[0]))
     m, n, k, us = floats(rows, "m", "n", "k", "us")
-    constant, seconds = gemm_constant(precision), product_seconds(chip, precision, m, k, n)
+    constant, seconds = f"gemm{precision.kernels}", product_seconds(chip, precision, m, k, n)
     goals = GEMM_16BIT if constant == "gemm" else GEMM_8BIT
     label, hardware, shape = f"{_title(rows)} products", str(rows["hw"].iloc[0]), folds(rows, ("m", "n", "k"))
     return [Group("layer_ops", hardware, label, chip, _stack(chip, rows), constant, goals, seconds, us / 1e6, shape)]

@@ -46,7 +46,7 @@ INTERVALS: Mapping[str, Interval] = MappingProxyType(
         "matrix arithmetic": Interval(0.50, 0.97, logarithmic=False),
         "matrix memory": Interval(0.70, 0.98, logarithmic=False),
         "matrix launch": Interval(0.5e-6, 25e-6),
-        "8-bit kernels": _factor(1.7),
+        "narrow kernels": _factor(1.7),
         "experts": _factor(2.5),
         "prompt attention": _factor(2.0),
         "decode attention": _factor(2.0),
@@ -76,28 +76,21 @@ of the held-out errors in `sim/physics/calibrated` is 10 %), in an engine that i
 KNOBS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
     {
         "gemm": ("matrix arithmetic", "matrix memory", "matrix launch"),
-        "gemm_narrow_weights": ("matrix arithmetic", "matrix memory", "matrix launch"),
         "experts": ("experts", "experts", "other launches"),
         "quantise": ("elementwise", "elementwise", "other launches"),
-        "gemm_block": ("matrix arithmetic", "matrix memory", "matrix launch"),
-        "quantise_block": ("elementwise", "elementwise", "other launches"),
-        "experts_block": ("experts", "experts", "other launches"),
-        "experts_narrow_weights": ("experts", "experts", "other launches"),
         "elementwise": ("elementwise", "elementwise", "other launches"),
         "prefill_attention": ("prompt attention", "prompt attention", "other launches"),
         "decode_attention": ("decode attention", "decode attention", "other launches"),
-        "decode_attention_ungrouped": ("decode attention", "decode attention", "other launches"),
         "mixed_attention": ("mixed attention", "mixed attention", "other launches"),
     }
 )
-"""What moves the reached compute, the reached memory and the launch of a rate; 8-bit kernels move with their kind.
+"""What moves the reached compute, the reached memory and the launch of rates, by how their names begin.
 
 A block of decoding attention takes longer where reading does.
 """
 
-EIGHT_BIT = "8-bit kernels"
-BLOCK_SCALED = ("gemm_block", "experts_block")
-"""Rates that move with `EIGHT_BIT` too."""
+NARROW, NARROW_ENDS = "narrow kernels", ("_8bit", "_block", "_4bit")
+"""What moves kernels of narrow numbers besides, and how their names end; passes that quantise read wide ones."""
 
 DRAWS = 200
 
@@ -201,11 +194,11 @@ def constants_at(centre: Efficiency, positions: Mapping[str, float]) -> tuple[Ef
 
     changed: dict[str, Any] = {}
     for field in RATES:
-        rate, kind = getattr(centre, field), field.removesuffix("_8bit")
+        rate, kind = getattr(centre, field), next(kind for kind in KNOBS if field.startswith(kind))
         is_fitted = field in centre.fitted
         compute, memory, launch = (factor(name, is_fitted) for name in KNOBS[kind])
-        if field != kind or field in BLOCK_SCALED:
-            narrow = factor(EIGHT_BIT, is_fitted)
+        if field.endswith(NARROW_ENDS) and kind != "quantise":
+            narrow = factor(NARROW, is_fitted)
             compute, memory = compute * narrow, memory * narrow
         most = CACHED if kind in CACHING else 1.0
         changed[field] = rate.scaled(launch, compute, memory, most)

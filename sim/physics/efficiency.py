@@ -12,6 +12,7 @@ from sim.physics.roofline import DecodeRate, PrefillRate, Rate
 
 GRIDS = "fit over public operator tables of six GPUs (aiconfigurator-core 0.12.0, Apache-2.0)"
 
+FOUR_BITS = "fit to nvfp4 products on B200 (aiconfigurator-core 0.12.0, Apache-2.0)"
 
 PROFILES = "layers of Llama-2-70B under PyTorch's profiler in 2023 (github.com/microsoft/vidur, data/profiling, MIT)"
 
@@ -24,15 +25,16 @@ class Efficiency:
     ----------
     level : ``"datasheet"``, ``"generic"`` or ``"calibrated: <what>"``: how far a time priced with them can be trusted.
     gemm : matrix products on 16-bit weights and activations.
-    gemm_8bit : on narrower activations. These kernels and the next do not split what they sum over, as those of 16
+    gemm_8bit : on narrower activations. These kernels and those below do not split what they sum over, as those of 16
         bits do: each of its columns is a step.
-    quantise : the kernel before each of those, which finds the scales of its input and makes narrow numbers of it: a
-        thread block reads a row for its largest number, waits, and reads it again. Each row is a step.
-    gemm_block, quantise_block : both where every block has a scale (see `Precision.block_scaled`): the pass is one over
-        the data, like any elementwise kernel.
+    quantise_8bit : the kernel before each of those, which finds the scales of its input and makes narrow numbers of it:
+        a thread block reads a row for its largest number, waits, and reads it again. Each row is a step.
+    gemm_block, quantise_block : both where every block of 8-bit numbers has a scale (see `Precision.block_scaled`): the
+        pass is one over the data, like any elementwise kernel.
+    gemm_4bit, quantise_4bit : both where activations have 4 bits.
     gemm_narrow_weights : on 16-bit activations and narrower weights, which are widened on the way.
-    experts, experts_8bit, experts_block, experts_narrow_weights : the grouped products of a mixture of experts in each
-        kind of format; see `sim.physics.expert_kernels`.
+    experts, experts_8bit, experts_block, experts_4bit, experts_narrow_weights : the grouped products of a mixture of
+        experts in each kind of format (see `Precision.kernels` and `sim.physics.expert_kernels`).
     elementwise : norms, rotary positions, activation functions, copies, sampling.
     prefill_attention, decode_attention : one kernel a layer for all prefilling, one for all decoding sequences. Cached
         keys and values move at the rate of decoding in both.
@@ -52,13 +54,16 @@ class Efficiency:
     level: str
     gemm: Rate
     gemm_8bit: Rate
-    quantise: Rate
+    quantise_8bit: Rate
     gemm_block: Rate
     quantise_block: Rate
+    gemm_4bit: Rate
+    quantise_4bit: Rate
     gemm_narrow_weights: Rate
     experts: Rate
     experts_8bit: Rate
     experts_block: Rate
+    experts_4bit: Rate
     experts_narrow_weights: Rate
     elementwise: Rate
     prefill_attention: PrefillRate
@@ -138,7 +143,7 @@ def generic(hardware: HardwareProfile | None = None, stack: str | None = None) -
             sharpness=2.0,
             step_seconds=0.89e-9,
         ),
-        quantise=Rate(
+        quantise_8bit=Rate(
             *(2e-6, 1.0, 0.63, f"{GRIDS}: the same fit; tables know its launch and the product's in sum alone"),
             sharpness=1.0,
             step_seconds=2.4e-9,
@@ -149,6 +154,8 @@ def generic(hardware: HardwareProfile | None = None, stack: str | None = None) -
             step_seconds=0.89e-9,
         ),
         quantise_block=Rate(2e-6, 1.0, 0.80, "as other elementwise kernels: nobody measured this one for us"),
+        gemm_4bit=Rate(4.5e-6, 0.50, 0.66, f"{FOUR_BITS}, both libraries", sharpness=3.0, step_seconds=1.1e-9),
+        quantise_4bit=Rate(2e-6, 1.0, 1.2, f"{FOUR_BITS}, both libraries", step_seconds=0.7e-9, sharpness=1.0),
         gemm_narrow_weights=Rate(
             *(11.7e-6, 0.80, 0.95, "A100 tables of weight-only products (TensorRT-LLM 1.0, Apache-2.0)"),
             sharpness=1.6,
@@ -157,6 +164,7 @@ def generic(hardware: HardwareProfile | None = None, stack: str | None = None) -
         experts=experts,
         experts_8bit=experts_8bit,
         experts_block=BETWEEN,
+        experts_4bit=BETWEEN,
         experts_narrow_weights=experts_narrow_weights,
         elementwise=Rate(
             2e-6, 1.0, 0.85, "RTX 4090 and RTX PRO 6000 layer tables (LLMServingSim, MIT); no arithmetic", cached=3.0
@@ -196,11 +204,15 @@ def generic_of_stack(stack: str) -> dict[str, Any]:
         },
         "trtllm": {  # fp8 on H100, int8 on A100, whose input comes quantised
             "gemm_8bit": Rate(10.9e-6, 0.76, 0.90, source, sharpness=1.4, step_seconds=0.28e-9),
-            "quantise": Rate(2e-6, 1.0, 0.49, source, sharpness=1.0),
+            "quantise_8bit": Rate(2e-6, 1.0, 0.49, source, sharpness=1.0),
+            "gemm_4bit": Rate(4.3e-6, 0.50, 0.62, FOUR_BITS, sharpness=3.1, step_seconds=1.7e-9),
+            "quantise_4bit": Rate(2e-6, 1.0, 1.0, FOUR_BITS, sharpness=1.0, step_seconds=0.8e-9),
         },
         "vllm": {  # fp8 on H100 and RTX PRO 6000
             "gemm_8bit": Rate(2.5e-6, 0.76, 0.91, source, sharpness=2.9, step_seconds=1.27e-9),
-            "quantise": Rate(2e-6, 1.0, 0.73, source, sharpness=1.0, step_seconds=5.9e-9),
+            "quantise_8bit": Rate(2e-6, 1.0, 0.73, source, sharpness=1.0, step_seconds=5.9e-9),
+            "gemm_4bit": Rate(4.6e-6, 0.50, 0.69, FOUR_BITS, sharpness=2.8, step_seconds=0.56e-9),
+            "quantise_4bit": Rate(2e-6, 1.0, 1.4, FOUR_BITS, sharpness=1.0, step_seconds=0.6e-9),
         },
     }
     common, blocks = (10e-6, 0.83, 2e-6), (25e-9, 20e-9, 25e-9, 20e-9)

@@ -13,7 +13,7 @@ from sim.physics import efficiency as constants
 from sim.physics.attention import Attention
 from sim.physics.communication import Communication, Exchange
 from sim.physics.efficiency import Efficiency
-from sim.physics.operators import STREAM_BYTES, expert_operators, head_operators, rank_operators
+from sim.physics.operators import expert_operators, head_operators, rank_operators
 from sim.physics.parallelism import Parallelism
 from sim.physics.placement import ON_DEVICE, Placement
 from sim.physics.precision import PRECISIONS, Precision, compute_unit, sixteen_bit_unit
@@ -197,20 +197,16 @@ class IterationModel:
     def rates(self) -> dict[str, tuple[Rate, float]]:
         """Efficiency and peak by kind of operator; narrow activations and block scales have constants of their own."""
         constants, peak = self.efficiency, self.hardware.peak(compute_unit(self.precision, self.hardware))
-        gemm, experts, quantise = constants.gemm, constants.experts, constants.quantise
-        if self.precision.block_scaled:
-            gemm, experts, quantise = constants.gemm_block, constants.experts_block, constants.quantise_block
-        elif self.precision.quantises_activations:
-            gemm, experts = constants.gemm_8bit, constants.experts_8bit
-        elif self.precision.weight_bytes < STREAM_BYTES:
-            gemm, experts = constants.gemm_narrow_weights, constants.experts_narrow_weights
-        return {
-            "gemm": (gemm, peak),
+        kernels = self.precision.kernels
+        found = {
+            "gemm": (getattr(constants, f"gemm{kernels}"), peak),
             "head": (constants.gemm, self.attention.peak),
-            "experts": (experts, peak),
-            "quantise": (quantise, self.attention.peak),
+            "experts": (getattr(constants, f"experts{kernels}"), peak),
             "elementwise": (constants.elementwise, self.attention.peak),
         }
+        if self.precision.quantises_activations:
+            found["quantise"] = (getattr(constants, f"quantise{kernels}"), self.attention.peak)
+        return found
 
     def kernel_seconds(self, operator: Operator) -> Floats:
         """Return the time of one kernel of an operator on this chip [s]; see `roofline_seconds`."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from hardware_profiles.profile import HardwareProfile
 
 SIXTEEN_BIT = ("bf16", "fp16")
 """Units for 16-bit arithmetic; attention and the output head use them whatever the weights are kept in."""
+
+Kernels = Literal["", "_8bit", "_block", "_4bit", "_narrow_weights"]
+"""What the names of the constants end with that price products in a precision: see `Efficiency`."""
 
 
 @dataclass(frozen=True)
@@ -16,8 +20,7 @@ class Precision:
 
     The residual stream, and with it every result, all-reduce and the two vocabulary tables, stays 16-bit: common
     quantised checkpoints leave them alone. Narrower weights on 16-bit activations are widened on the way, and narrower
-    activations need a pass that quantises them: both cost time, in the constants `gemm_narrow_weights` and `quantise`
-    (`quantise_block` with a scale for every block).
+    activations need a pass that quantises them: both cost time, in constants of their own (see `kernels`).
 
     Attributes
     ----------
@@ -40,6 +43,17 @@ class Precision:
     def quantises_activations(self) -> bool:
         """Whether a pass before each matrix product turns 16-bit activations into narrower ones."""
         return self.activation_bytes < 2.0
+
+    @property
+    def kernels(self) -> Kernels:
+        """Which kernels multiply, and quantise activations before."""
+        if self.activation_bytes < 1.0:
+            return "_4bit"
+        if self.block_scaled:
+            return "_block"
+        if self.quantises_activations:
+            return "_8bit"
+        return "_narrow_weights" if self.weight_bytes < 2.0 else ""
 
 
 GROUP = 128

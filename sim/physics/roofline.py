@@ -19,8 +19,8 @@ Kind = Literal["gemm", "head", "experts", "quantise", "elementwise"]
 CACHED = 4.0
 """Most that a cache on the chip is faster than its memory: L2 of recent GPUs has 2.5 to 5 times the bandwidth."""
 
-CACHING = ("quantise", "quantise_block", "elementwise")
-"""Kinds whose small tensors may come from that cache."""
+CACHING = ("quantise", "elementwise")
+"""Beginnings of the names of constants whose small tensors may come from that cache."""
 
 CACHE_SHARE = 0.5
 """Part of that cache in which a kernel finds what the one before left, beside the weights that stream through: norms,

@@ -122,37 +122,39 @@ def eight_bit(narrow: Rate, quantise: Rate, kernel: str) -> pd.DataFrame:
 
 def test_the_pass_that_quantises_is_fitted_with_the_products_behind_it(tmp_path: Path) -> None:
     # Its launch shows in the sum with that of the product alone.
-    passed = replace(generic().quantise, memory=0.2, step_seconds=4e-9)
+    passed = replace(generic().quantise_8bit, memory=0.2, step_seconds=4e-9)
     narrow = replace(TRUE, step_seconds=2e-9)
     eight_bit(narrow, passed, "made up").to_parquet(tmp_path / "gemm_grid.parquet")
     assert run("l40s", str(tmp_path), out=tmp_path / "l40s.toml") == 0
     for constants in calibration.read(tmp_path / "l40s.toml"):
-        assert constants.quantise.memory == pytest.approx(0.2, rel=0.03)
-        assert constants.quantise.launch_seconds == passed.launch_seconds
-        assert constants.quantise.step_seconds == pytest.approx(4e-9, rel=0.1)
+        assert constants.quantise_8bit.memory == pytest.approx(0.2, rel=0.03)
+        assert constants.quantise_8bit.launch_seconds == passed.launch_seconds
+        assert constants.quantise_8bit.step_seconds == pytest.approx(4e-9, rel=0.1)
         found = constants.gemm_8bit
         assert (found.compute, found.memory) == pytest.approx((TRUE.compute, TRUE.memory), rel=0.03)
         assert found.launch_seconds == pytest.approx(TRUE.launch_seconds, rel=0.03)
         assert found.step_seconds == pytest.approx(2e-9, rel=0.1)
-    assert calibration.calibrated(tmp_path / "l40s.toml") == ("gemm_8bit", "quantise")
+    assert calibration.calibrated(tmp_path / "l40s.toml") == ("gemm_8bit", "quantise_8bit")
 
 
 def test_products_whose_input_comes_narrow_say_nothing_about_the_pass(tmp_path: Path) -> None:
-    eight_bit(TRUE, generic().quantise, "smooth_quant").to_parquet(tmp_path / "gemm_grid.parquet")
+    eight_bit(TRUE, generic().quantise_8bit, "smooth_quant").to_parquet(tmp_path / "gemm_grid.parquet")
     assert run("l40s", str(tmp_path), out=tmp_path / "l40s.toml") == 0
     constants = calibration.read(tmp_path / "l40s.toml")[0]
     assert constants.gemm_8bit.memory == pytest.approx(TRUE.memory, rel=0.03)
-    assert constants.quantise == generic(stack="vllm").quantise
+    assert constants.quantise_8bit == generic(stack="vllm").quantise_8bit
     assert calibration.calibrated(tmp_path / "l40s.toml") == ("gemm_8bit",)
 
 
 def test_products_that_waited_for_the_host_are_not_scored_and_eager_ones_not_fitted(tmp_path: Path) -> None:
-    graphs, block = (eight_bit(TRUE, generic().quantise, "made up").assign(dtype=name) for name in ("fp8", "fp8_block"))
+    graphs, block = (
+        eight_bit(TRUE, generic().quantise_8bit, "made up").assign(dtype=name) for name in ("fp8", "fp8_block")
+    )
     host = 60 * np.random.default_rng(1).uniform(1, 2.9, len(block))
     eager = block.assign(us=np.maximum(block["us"], host))
     pd.concat([graphs, eager]).to_parquet(tmp_path / "gemm_grid.parquet")
     assert run("l40s", str(tmp_path), out=tmp_path / "l40s.toml") == 0
-    assert calibration.calibrated(tmp_path / "l40s.toml") == ("gemm_8bit", "quantise")
+    assert calibration.calibrated(tmp_path / "l40s.toml") == ("gemm_8bit", "quantise_8bit")
     found = READERS["gemm_grid"](read(tmp_path)["gemm_grid"])
     short = int((eager["us"] < 3 * eager["us"].min()).sum())
     assert [each.rows for each in found if isinstance(each, Skipped)] == [short]

@@ -83,7 +83,7 @@ def test_constants_that_a_machine_does_not_use_are_left_out() -> None:
     alone = Scenario(tensor=1).machine.model
     assert not touches(ASSUMPTIONS["PCIe"], alone, generic())
     assert not touches(ASSUMPTIONS["experts"], alone, generic())
-    assert not touches(ASSUMPTIONS["8-bit kernels"], alone, generic())
+    assert not touches(ASSUMPTIONS["narrow kernels"], alone, generic())
     assert touches(ASSUMPTIONS["PCIe"], Scenario(tensor=2).machine.model, generic())
     assert touches(ASSUMPTIONS["burstiness"], alone, generic())
 
@@ -142,7 +142,7 @@ def test_rows_share_the_base_and_come_by_how_far_they_move_it(table: pd.DataFram
     moved = table[["low", "base", "high"]].max(axis=1) - table[["low", "base", "high"]].min(axis=1)
     assert (np.diff(moved) <= 0).all()
     assert {"PCIe", "reply length", "memory for the server", "burstiness", "shared prompt"} <= set(table["assumption"])
-    assert not {"experts", "8-bit kernels", "NVLink"} & set(table["assumption"])
+    assert not {"experts", "narrow kernels", "NVLink"} & set(table["assumption"])
     nothing = table[table["assumption"] == "shared prompt"].iloc[0]
     assert nothing["low"] == nothing["base"] == nothing["high"], "no cache, so nothing is shared"
     assert set(shown(table)["turns it round"]) <= {"surely", "perhaps", "no"}

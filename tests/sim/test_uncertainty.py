@@ -42,7 +42,7 @@ def test_the_tornado_of_a_simulation_knows_what_is_used() -> None:
     swings = tornado(SCENARIO, median_tpot)
     names = [swing.name for swing in swings]
     assert {"matrix memory", "host", "matrix launch"} <= set(names)
-    assert not {"experts", "NVLink", "PCIe", "8-bit kernels"} & set(names)
+    assert not {"experts", "NVLink", "PCIe", "narrow kernels"} & set(names)
     assert [swing.width for swing in swings] == sorted((swing.width for swing in swings), reverse=True)
     assert all(swing.slow > swing.fast for swing in swings)
 

@@ -58,7 +58,7 @@ def test_every_narrow_product_waits_for_a_kernel_that_quantises_its_input() -> N
     )
     added = {name: part for name, part in narrow.items() if name not in wide}
     assert set(added) == {f"quantise for {name}" for name in ("QKV", "attention output", "gate and up", "down")}
-    part, constants = added["quantise for down"], generic().quantise
+    part, constants = added["quantise for down"], generic().quantise_8bit
     each_bytes = 512 * DENSE.intermediate * (2 + 1)  # reads 16 bits, writes 8
     assert (part.count, part.flops, part.moved_bytes) == (DENSE.layers, 0, DENSE.layers * each_bytes)
     seconds = constants.launch_seconds + 512 * constants.step_seconds

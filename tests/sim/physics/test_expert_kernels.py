@@ -77,11 +77,11 @@ def test_a_tile_for_every_expert_that_is_met_costs_most_where_each_has_few_rows(
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("w16a16", ""), ("fp8", "_8bit"), ("fp8_block", "_block"), ("w4a4", "_block"), ("w4a16", "_narrow_weights")],
+    [("w16a16", ""), ("fp8", "_8bit"), ("fp8_block", "_block"), ("w4a4", "_4bit"), ("w4a16", "_narrow_weights")],
 )
 def test_every_kind_of_format_has_constants_of_its_own(name: str, kind: str) -> None:
     model = IterationModel(MIXTURE, CHIP, PRECISIONS[name])
     constants = model.efficiency
     assert model.rates["gemm"][0] == getattr(constants, f"gemm{kind}")
     assert model.rates["experts"][0] == getattr(constants, f"experts{kind}")
-    assert model.rates["quantise"][0] == (constants.quantise_block if kind == "_block" else constants.quantise)
+    assert model.rates.get("quantise", (None,))[0] == getattr(constants, f"quantise{kind}", None)
