@@ -100,6 +100,8 @@ def test_a_cluster_of_one_is_a_single_replica(trace, cluster, router):
 
 @given(trace=traces(), cluster=clusters())
 def test_every_replica_is_a_replica_alone_with_the_requests_it_was_sent(trace, cluster):
+    if any(server.prefix_cache == "belady" for server in cluster.servers):
+        return  # exception: who knows the future knows who comes, not to which replica
     free = replace(trace, previous=None, think_seconds=None)
     outcome = cluster.serve(free)
     for number, server in enumerate(cluster.servers):
