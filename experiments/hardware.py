@@ -119,6 +119,8 @@ def _fields(profile: HardwareProfile) -> dict[str, str]:
         if link.reduces:
             shown[f"{name}.reduces"] = "adds up in the switch"
     shown["devices_per_domain"] = str(profile.devices_per_domain)
+    if profile.matrix_reach is not None:
+        shown["matrix_reach"] = f"{100 * profile.matrix_reach:.3g} % of the 16-bit peak"
     if profile.power_watts is not None:
         shown["power_watts"] = f"{profile.power_watts:g} W"
     if profile.usd_per_hour is not None:

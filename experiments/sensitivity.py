@@ -21,7 +21,6 @@ from experiments.grid import HERE, Where
 from experiments.shown.table_experiment import Flag, check_counts, check_folder, deliver
 from experiments.tried.saturation import capacity as saturated
 from sim.machine import Machine
-from sim.physics.efficiency import generic
 from sim.results.order_statistics import median_interval
 from sim.results.percentiles import Floats, percentile
 from sim.results.runs import Section
@@ -295,7 +294,7 @@ def _at_base(question: Question) -> Floats:
 
 def _matters(question: Question, one: Assumption) -> bool:
     scenarios = _ready(question)[0]
-    return any(touches(one, scenario.machine.model, scenario.efficiency or generic()) for scenario in scenarios)
+    return any(touches(one, scenario.machine.model) for scenario in scenarios)
 
 
 def _seeds(question: Question) -> Sequence[int]:

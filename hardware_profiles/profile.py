@@ -26,6 +26,7 @@ from hardware_profiles.reading import (
     LATENCY,
     LINK_RATE,
     MEMORY_RATE,
+    PART,
     POWER,
     PRICE,
     Table,
@@ -36,7 +37,7 @@ __all__ = ["Evidence", "HardwareProfile", "Link", "Memory", "available", "load"]
 
 _CHIPS = Path(__file__).with_name("chips")
 _EVIDENT_FIELDS = (
-    *("devices_per_domain", "power_watts", "usd_per_hour", "peak_flops_per_second", "memory"),
+    *("devices_per_domain", "power_watts", "usd_per_hour", "matrix_reach", "peak_flops_per_second", "memory"),
     *("scale_up", "host_link", "scale_out"),
 )
 _FIELDS = (
@@ -67,6 +68,8 @@ class HardwareProfile:
     devices_per_domain : devices that `scale_up` joins; 1 without one.
     host_link : PCIe or the vendor's equivalent, per direction.
     scale_out : the network between servers, where known.
+    matrix_reach : part of the 16-bit peak that large matrix products were seen to reach, where somebody measured it:
+        boards that lack power for their peak stay far below, those with power to spare come close.
     power_watts : board power limit [W].
     usd_per_hour : rental price, low and high [USD/h per device]; rough, its date stands in `evidence`.
     evidence : source and grade by dotted field, e.g. ``evidence["memory.capacity_bytes"]``.
@@ -88,6 +91,7 @@ class HardwareProfile:
     devices_per_domain: int
     host_link: Link
     scale_out: Link | None = None
+    matrix_reach: float | None = None
     power_watts: float | None = None
     usd_per_hour: tuple[float, float] | None = None
     evidence: Mapping[str, Evidence] = field(default_factory=dict)
@@ -134,7 +138,8 @@ def load(name_or_path: str | Path) -> HardwareProfile:
     60.8
 
     What may be added is in every file of `chips/`: [scale_up] with devices_per_domain, [scale_out], power_watts,
-    usd_per_hour, flags, evidence. ``dense = true`` confirms peaks that look like 2:4 sparsity and are not.
+    matrix_reach, usd_per_hour, flags, evidence. ``dense = true`` confirms peaks that look like 2:4 sparsity and are
+    not.
 
     Raises
     ------
@@ -183,6 +188,7 @@ def _read(path: Path, known: Iterable[tuple[str, Figures]]) -> HardwareProfile:
         devices_per_domain=_devices_per_domain(table),
         host_link=_link(table.table("host_link")),
         scale_out=_link(table.table("scale_out")) if "scale_out" in table.values else None,
+        matrix_reach=table.optional_number("matrix_reach", PART),
         power_watts=table.optional_number("power_watts", POWER),
         usd_per_hour=table.pair("usd_per_hour", PRICE),
         evidence=_evidence(table),

@@ -51,6 +51,7 @@ CACHE = Unit("bytes", 1e5, 1e9, ((1e3, "MB", 2**20), (1e5, "KB", 2**10)))
 MEMORY_RATE = Unit("bytes per second", 1e9, 1e15, ((20, "TB/s", "e12"), (1e5, "GB/s", "e9")))
 LINK_RATE = Unit("bytes per second", 1e8, 1e14, ((1e5, "GB/s", "e9"),))
 LATENCY = Unit("seconds", 0.0, 0.01, ((math.inf, "microseconds", "e-6"),))
+PART = Unit("a part of the peak", 0.01, 1.0, ((math.inf, "per cent", "e-2"),))
 POWER = Unit("watts", 0.0, 1e6)
 PRICE = Unit("US dollars per hour", 0.0, 1e6)
 

@@ -174,7 +174,7 @@ def too_large_for_a_server() -> Finding:
     premise, fits = one.room(CONTEXT) == 0, two.room(CONTEXT) > 0
     staged = two.tpot_seconds(CONTEXT)
     split, placement = Parallelism(CARDS_IN_A_SERVER), Placement("host")
-    streaming = IterationModel(model, chip, formats, split, placement=placement)
+    streaming = IterationModel(model, chip, formats, split, efficiency.generic(chip), placement=placement)
     streamed = float(streaming.seconds(decoding(1)))
     ours = (
         f"530B FP16 {'does not fit' if premise else 'fits'} 8 x H800; 16 as {two.split} take {1e3 * staged:.0f} ms a "

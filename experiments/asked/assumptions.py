@@ -9,7 +9,7 @@ from types import MappingProxyType
 import numpy as np
 
 from sim.physics.band import ABSOLUTE, HIGH, INTERVALS, LOW, constants_at
-from sim.physics.efficiency import Efficiency, generic
+from sim.physics.efficiency import generic
 from sim.physics.iteration import IterationModel
 from sim.physics.totals import Totals
 from sim.scenario import Scenario
@@ -50,8 +50,7 @@ class Case:
         changed = replace(base, utilisation=min(0.99, base.utilisation * self.utilisation))
         if self.constant is None:
             return changed
-        centre = base.efficiency or generic()
-        return at(changed, *constants_at(centre, {self.constant: self.position}))
+        return at(changed, *constants_at(base.machine.model.efficiency, {self.constant: self.position}))
 
     def trace(self, requests: int, rate: float, seed: int, context: int) -> Trace:
         """Return the requests of one replication; equal seeds differ in nothing but what the case changes."""
@@ -145,7 +144,7 @@ ASSUMPTIONS: Mapping[str, Assumption] = MappingProxyType(
 """By name. Constants: see `sim.physics.band.INTERVALS`; the others are what planners are usually off by."""
 
 
-def touches(assumption: Assumption, model: IterationModel, efficiency: Efficiency) -> bool:
+def touches(assumption: Assumption, model: IterationModel) -> bool:
     """Tell whether a constant changes the time of any iteration of a machine; what is no constant may always matter."""
     if assumption.field != "position":
         return True
@@ -154,7 +153,7 @@ def touches(assumption: Assumption, model: IterationModel, efficiency: Efficienc
     both = replace(prompt, tokens=544, samples=33, decode_sequences=32, decode_kv_tokens=32 * 1024)
 
     def seconds(position: float) -> list[float]:
-        constants, host = constants_at(efficiency, {assumption.name: position})
+        constants, host = constants_at(model.efficiency, {assumption.name: position})
         moved = replace(model, efficiency=constants, host_seconds=model.host_seconds * host)
         return [float(moved.seconds(totals)) for totals in (prompt, decode, both)]
 

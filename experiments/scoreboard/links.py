@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 NVLINK: Goals = (15, 10)
 PCIE: Goals = (None, None)
 HOST_SECONDS = {"vllm_eager": (44e-6, 21e-6), "nccl-vidur": (55e-6, 38e-6)}
-"""Least that one call takes outside CUDA graphs, beside chips up to `OLDER_HOSTS` and beside later ones [s].
+"""Least that one call takes outside CUDA graphs, on slow hosts (see `_is_host_slow`) and on others [s].
 
 What messages of up to 1 MiB take whatever their size and however many devices: the host needs so long for a call of
-vLLM (0.14 to 0.24, A100 and H100). Vidur times kernels through a profiler, and NCCL's run until the last device has
-launched its own, too; some of Vidur's rows happen to wait and their neighbours do not.
+vLLM (0.14 to 0.24, A100 and H100; GB200's Grace is as slow as the host of A100). Vidur times kernels through a
+profiler, and NCCL's run until the last device has launched its own, too; some of Vidur's rows happen to wait and their
+neighbours do not.
 """
 
 OLDER_HOSTS = 2021
@@ -104,7 +105,11 @@ def _all_reduce(constants: Efficiency, first: pd.Series[Any], chip: HardwareProf
 
 def _waiting(seconds: Floats, backend: str, chip: HardwareProfile) -> Floats:
     """Return the time from one call to the next, which are issued one by one unless they were captured."""
-    for eager, (older, newer) in HOST_SECONDS.items():
+    for eager, (slow, fast) in HOST_SECONDS.items():
         if backend.startswith(eager):
-            return np.maximum(seconds, older if chip.year <= OLDER_HOSTS else newer)
+            return np.maximum(seconds, slow if _is_host_slow(chip) else fast)
     return seconds
+
+
+def _is_host_slow(chip: HardwareProfile) -> bool:
+    return chip.year <= OLDER_HOSTS or "Grace" in chip.host_link.kind

@@ -9,6 +9,7 @@ import numpy as np
 
 from experiments.tried.instance import BATCH_TOKENS, BLOCK_TOKENS, Instance
 from hardware_profiles.profile import HardwareProfile
+from sim.physics.efficiency import generic
 from sim.physics.iteration import IterationModel
 from sim.physics.memory import kv_blocks, resident_weight_bytes_per_device, weight_bytes_per_device
 from sim.physics.parallelism import Parallelism
@@ -45,8 +46,8 @@ class Streamed:
     @cached_property
     def iteration(self) -> IterationModel:
         """All layers on these cards."""
-        split = Parallelism(self.tensor)
-        return IterationModel(self.model, self.hardware, self.formats, split, placement=self.placement)
+        split, constants = Parallelism(self.tensor), generic(self.hardware)
+        return IterationModel(self.model, self.hardware, self.formats, split, constants, placement=self.placement)
 
     def room(self, context_tokens: int, sequences: int = SEATS) -> int:
         """Return how many sequences fit at once; see `Instance.room`."""

@@ -102,6 +102,12 @@ RATES = tuple(field.name for field in fields(Efficiency) if field.type in ("Rate
 """Names of the constants that are a `Rate` of any kind."""
 
 
+REACH = 0.85
+"""`HardwareProfile.matrix_reach` where the arithmetic below was fitted: .87 on A100, .80 H100, .88 RTX PRO 6000."""
+
+HELD_BACK = tuple(name for name in RATES if name.startswith(("gemm", "prefill", "mixed")) and name != "gemm_4bit")
+"""Constants whose arithmetic goes with that reach: experts wait for other things, four bits know one kind of chip."""
+
 HALVED = 3.5
 """An int8 peak so many times the 16-bit one tells that products that accumulate in 32 bits run at half rate."""
 
@@ -123,7 +129,8 @@ def generic(hardware: HardwareProfile | None = None, stack: str | None = None) -
         libraries than between chips: see `generic_of_stack`.
     hardware : the chip. Where its matrix units run at half rate when they accumulate in 32 bits, as on GeForce boards,
         neither power nor operands hold them back, and they reach nearly all of that half (.97 on an RTX 4090, in layer
-        tables of LLMServingSim, MIT), whatever the library. None and all others: what data-centre boards reach.
+        tables of LLMServingSim, MIT), whatever the library. Others reach as much more or less than the boards of the
+        joint fits as their large matrix products do, where somebody measured these (`HardwareProfile.matrix_reach`).
         Collectives wait for as many hops over its fast link as their algorithm has.
     """
     own = {} if stack is None else generic_of_stack(stack)
@@ -182,8 +189,13 @@ def generic(hardware: HardwareProfile | None = None, stack: str | None = None) -
     )
     constants = replace(constants, **own)
     if hardware is not None and _halves(hardware):
-        constants = replace(constants, gemm=replace(constants.gemm, compute=0.95))
-    return constants
+        return replace(constants, gemm=replace(constants.gemm, compute=0.95))
+    if hardware is None or hardware.matrix_reach is None:
+        return constants
+    reach = hardware.matrix_reach / REACH
+    rates: dict[str, Any] = {name: getattr(constants, name) for name in HELD_BACK}
+    rates = {name: replace(rate, compute=min(1.0, rate.compute * reach)) for name, rate in rates.items()}
+    return replace(constants, **rates)
 
 
 def generic_of_stack(stack: str) -> dict[str, Any]:

@@ -48,7 +48,8 @@ class IterationModel:
     ----------
     model, hardware, precision, parallelism : what runs on what; refused if the model cannot be cut or the chip
         lacks the unit.
-    efficiency : constants, and how good they are; `sim.physics.efficiency.generic` unless said otherwise.
+    efficiency : constants, and how good they are; `sim.physics.efficiency.generic` of no chip in particular unless said
+        otherwise.
     host_seconds : what the engine adds to every iteration on every stage, whose worker begins to prepare a batch when
         that of the stage before hands it over (vllm/v1/worker/gpu_worker.py) [s].
     one_attention_kernel : prompts and decoding sequences of an iteration share a kernel, as in vLLM on the chips of

@@ -19,7 +19,6 @@ from experiments.sensitivity import Metric, Question, parse_metric
 from experiments.shown.sensitivity_answer import headline, plot, shown
 from sim import simulate
 from sim.physics.band import INTERVALS, constants_at
-from sim.physics.efficiency import generic
 from sim.physics.totals import Totals
 from sim.scenario import Scenario
 
@@ -72,7 +71,7 @@ def test_less_memory_is_fewer_blocks_and_a_slower_host_a_slower_iteration() -> N
 @pytest.mark.parametrize("name", list(INTERVALS))
 def test_the_base_of_a_constant_is_where_the_generic_one_is(name: str) -> None:
     one, model = ASSUMPTIONS[name], FIRST.scenario("llama-2-13b").machine.model
-    constants, host = constants_at(generic(), {name: one.base})
+    constants, host = constants_at(model.efficiency, {name: one.base})
     totals = Totals(544, 33, 512, 512 * 513 / 2, decode_sequences=32, decode_kv_tokens=32 * 1024)
     moved = replace(model, efficiency=constants, host_seconds=host * model.host_seconds)
     assert float(moved.seconds(totals)) == pytest.approx(float(model.seconds(totals)), rel=1e-9)
@@ -81,11 +80,11 @@ def test_the_base_of_a_constant_is_where_the_generic_one_is(name: str) -> None:
 
 def test_constants_that_a_machine_does_not_use_are_left_out() -> None:
     alone = Scenario(tensor=1).machine.model
-    assert not touches(ASSUMPTIONS["PCIe"], alone, generic())
-    assert not touches(ASSUMPTIONS["experts"], alone, generic())
-    assert not touches(ASSUMPTIONS["narrow kernels"], alone, generic())
-    assert touches(ASSUMPTIONS["PCIe"], Scenario(tensor=2).machine.model, generic())
-    assert touches(ASSUMPTIONS["burstiness"], alone, generic())
+    assert not touches(ASSUMPTIONS["PCIe"], alone)
+    assert not touches(ASSUMPTIONS["experts"], alone)
+    assert not touches(ASSUMPTIONS["narrow kernels"], alone)
+    assert touches(ASSUMPTIONS["PCIe"], Scenario(tensor=2).machine.model)
+    assert touches(ASSUMPTIONS["burstiness"], alone)
 
 
 def test_the_difference_is_that_of_two_runs_on_the_same_requests() -> None:

@@ -35,7 +35,8 @@ from workloads.models import load as load_model
 
 def gemm_table(hardware: str, factor: float = 1.0) -> pd.DataFrame:
     """Matrix products as long as the generic constants say, times a factor."""
-    chip, rate = load(hardware), generic().gemm
+    chip = load(hardware)
+    rate = generic(chip).gemm
     m, n, k = (column.ravel() for column in np.meshgrid([1, 16, 256, 4096], [1024, 4096], [2048, 8192]))
     flops, moved_bytes = 2.0 * m * n * k, 2.0 * (n * k + m * (n + k))
     bandwidth = chip.memory.bandwidth_bytes_per_second
@@ -104,7 +105,8 @@ def test_modules_of_several_kernels_are_left_out_of_traces_of_pytorch() -> None:
 
 
 def test_iterations_are_priced_as_the_simulator_prices_them() -> None:
-    model = IterationModel(load_model("llama-3.1-8b"), load("l40s"))
+    chip = load("l40s")
+    model = IterationModel(load_model("llama-3.1-8b"), chip, efficiency=generic(chip))
     decode = 1e3 * float(model.seconds(Totals(8, 8, decode_sequences=8, decode_kv_tokens=8000)))
     prompt = 1e3 * float(model.seconds(Totals(1000, 2, 1000, 2 * 500 * 501 / 2)))
     common = {"src": "me", "hw": "L40S", "model": "Llama-3.1-8B", "tp": 1, "dtype": "bf16"}

@@ -28,6 +28,7 @@ LARGEST: dict[str, Any] = {
     **SMALLEST,
     "confidence": "low",
     "devices_per_domain": 8,
+    "matrix_reach": 0.78,
     "power_watts": 500,
     "usd_per_hour": [1.0, 2.5],
     "dense": False,
@@ -57,7 +58,14 @@ REQUIRED = [
     *("devices_per_domain", "evidence.memory.reported_bytes.source", "evidence.memory.reported_bytes.grade"),
 ]
 NUMBERS = [
-    *("power_watts", "year", "devices_per_domain", "peak_flops_per_second.fp16", "peak_flops_per_second.int8"),
+    *(
+        "matrix_reach",
+        "power_watts",
+        "year",
+        "devices_per_domain",
+        "peak_flops_per_second.fp16",
+        "peak_flops_per_second.int8",
+    ),
     *("memory.capacity_bytes", "memory.bandwidth_bytes_per_second", "memory.reported_bytes"),
     *("memory.cuda_visible_bytes", "memory.cache_bytes", "scale_up.bytes_per_second", "scale_up.peer_bytes_per_second"),
     *("scale_up.latency_seconds", "host_link.bytes_per_second", "scale_out.bytes_per_second"),
@@ -192,6 +200,7 @@ def test_a_slip_of_the_pen_gets_the_nearest_name():
         ("scale_up.peer_bytes_per_second", 28, "looks like GB/s; write bytes per second, e.g. 28e9"),
         ("scale_up.latency_seconds", 5, "looks like microseconds; write seconds, e.g. 5e-6"),
         ("memory.bandwidth_bytes_per_second", 864e15, "is out of any range; write bytes per second"),
+        ("matrix_reach", 78.5, "looks like per cent; write a part of the peak, e.g. 78.5e-2"),
         ("power_watts", 10**400, "is out of any range; write watts"),
     ],
 )
