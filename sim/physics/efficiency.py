@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from hardware_profiles.profile import HardwareProfile
 from sim.physics.expert_kernels import BETWEEN, experts_of
-from sim.physics.links import Links, Nccl, generic_links, generic_nccl, hop_seconds
+from sim.physics.links import NCCL_SECONDS, Links, Nccl, generic_links, generic_nccl, hop_seconds
 from sim.physics.roofline import DecodeRate, PrefillRate, Rate
 
 GRIDS = "fit over public operator tables of six GPUs (aiconfigurator-core 0.12.0, Apache-2.0)"
@@ -108,6 +109,11 @@ REACH = 0.85
 HELD_BACK = tuple(name for name in RATES if name.startswith(("gemm", "prefill", "mixed")) and name != "gemm_4bit")
 """Constants whose arithmetic goes with that reach: experts wait for other things, four bits know one kind of chip."""
 
+SLOW_START, SLOW = 1.5, ("Volta", "Turing", "Ampere")
+"""How many times longer kernels take to start on which architectures: on A100, beside H100 and RTX PRO 6000, 16-bit
+products 5.3 us for 3.5, decoding attention of vLLM 16 for 11, experts 41 for 29, NCCL 10 for 5 (separate fits to the
+tables of aiconfigurator-core 0.12.0). Prompts and kernels of narrow numbers do not differ."""
+
 HALVED = 3.5
 """An int8 peak so many times the 16-bit one tells that products that accumulate in 32 bits run at half rate."""
 
@@ -131,7 +137,8 @@ def generic(hardware: HardwareProfile | None = None, stack: str | None = None) -
         neither power nor operands hold them back, and they reach nearly all of that half (.97 on an RTX 4090, in layer
         tables of LLMServingSim, MIT), whatever the library. Others reach as much more or less than the boards of the
         joint fits as their large matrix products do, where somebody measured these (`HardwareProfile.matrix_reach`).
-        Collectives wait for as many hops over its fast link as their algorithm has.
+        Collectives wait for as many hops over its fast link as their algorithm has. Kernels start more slowly on
+        old architectures; see `SLOW_START`.
     """
     own = {} if stack is None else generic_of_stack(stack)
     hop = hop_seconds(hardware)
@@ -144,7 +151,7 @@ def generic(hardware: HardwareProfile | None = None, stack: str | None = None) -
     )
     constants = Efficiency(
         level="generic",
-        gemm=Rate(4.3e-6, 0.83, 0.86, f"{GRIDS}: joint fit to A100, H100, RTX PRO 6000", sharpness=1.75),
+        gemm=Rate(3.5e-6, 0.83, 0.86, f"{GRIDS}: joint fit to A100, H100, RTX PRO 6000", sharpness=1.75),
         gemm_8bit=Rate(
             *(6.8e-6, 0.72, 0.92, f"{GRIDS}: joint fit to fp8 on H100, RTX PRO 6000, int8 on A100"),
             sharpness=2.0,
@@ -188,9 +195,16 @@ def generic(hardware: HardwareProfile | None = None, stack: str | None = None) -
         nccl=generic_nccl(hop),
     )
     constants = replace(constants, **own)
-    if hardware is not None and _halves(hardware):
+    return constants if hardware is None else _on_chip(hardware, constants, own)
+
+
+def _on_chip(hardware: HardwareProfile, constants: Efficiency, own: Mapping[str, Any]) -> Efficiency:
+    """Return what becomes of constants on a chip; `own` are those that the library has of its own."""
+    if hardware.architecture in SLOW:
+        constants = _starting_slowly(constants, own)
+    if _halves(hardware):
         return replace(constants, gemm=replace(constants.gemm, compute=0.95))
-    if hardware is None or hardware.matrix_reach is None:
+    if hardware.matrix_reach is None:
         return constants
     reach = hardware.matrix_reach / REACH
     rates: dict[str, Any] = {name: getattr(constants, name) for name in HELD_BACK}
@@ -232,6 +246,14 @@ def generic_of_stack(stack: str) -> dict[str, Any]:
         common, blocks = (9e-6, 0.82, 4.5e-6), (40e-9, 11.5e-9, 11.5e-9, 11.5e-9)
     decoding = {name: _decoding(*common, block) for name, block in zip(DECODE_RATES, blocks, strict=True)}
     return own.get(stack, {}) | decoding
+
+
+def _starting_slowly(constants: Efficiency, own: Mapping[str, Any]) -> Efficiency:
+    """Return constants for an old architecture; a library's own of products were fitted there."""
+    names = (*DECODE_RATES, "experts", *(() if "gemm" in own else ("gemm",)))
+    rates: dict[str, Any] = {name: getattr(constants, name).scaled(SLOW_START, 1.0, 1.0) for name in names}
+    nccl = replace(constants.nccl, launch_seconds=constants.nccl.launch_seconds + (SLOW_START - 1) * NCCL_SECONDS)
+    return replace(constants, **rates, nccl=nccl)
 
 
 def _decoding(launch_seconds: float, memory: float, combine_seconds: float, block_seconds: float) -> DecodeRate:
