@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from experiments.scoreboard.groups import Group
+from hardware_profiles import load as load_hardware
+from hardware_profiles.profile import HardwareProfile
 from sim.physics import calibration
 from sim.physics.band import draws
 from sim.physics.efficiency import RATES, Efficiency, generic
@@ -34,9 +36,9 @@ class Coverage:
 def coverage(groups: Iterable[Group], samples: int, rng: np.random.Generator) -> list[Coverage]:
     """Return what part of the rows lies inside the band that the other chips alone would have given.
 
-    The middle of the band is the mean of the other chips' calibrated constants (of a chip that nobody calibrated: the
-    generic ones), and the intervals are those of `sim.physics.band`, whose widths were chosen looking at all chips of
-    the calibration together.
+    The middle of the band are the chip's generic constants, moved as the calibrated constants of the other chips are
+    from theirs on average, and the intervals are those of `sim.physics.band`, whose widths were chosen looking at all
+    chips of the calibration together.
     """
     together: dict[tuple[str, str], list[Group]] = {}
     for group in groups:
@@ -46,39 +48,48 @@ def coverage(groups: Iterable[Group], samples: int, rng: np.random.Generator) ->
     for (chip, constant), mine in sorted(together.items()):
         inside = []
         for old in sorted({group.stack == OLD for group in mine}):
-            constants = [drawn for drawn, _ in draws(without(chip, old=old), samples, rng)]
+            constants = [drawn for drawn, _ in draws(without(mine[0].chip, old=old), samples, rng)]
             inside += [_inside(group, constants) for group in mine if (group.stack == OLD) == old]
         rows.append(Coverage(chip, constant, sum(map(len, inside)), round(100 * float(np.mean(np.hstack(inside))), 1)))
     return rows
 
 
-def without(chip: str, *, old: bool = False) -> Efficiency:
-    """Return the generic constants as they would be without one chip: means over the calibrations of the others.
+def without(chip: HardwareProfile, *, old: bool = False) -> Efficiency:
+    """Return the generic constants of a chip as they would be without it, by the calibrations of the others.
 
     `old`: of the kernels of `OLD`, which all other times leave out.
     """
-    others = [
-        name for name in calibration.available() if not name.startswith(f"{chip}-") and name.endswith(f"-{OLD}") == old
-    ]
-    paths = [calibration.CALIBRATED / f"{name}.toml" for name in others]
-    base = generic(stack=OLD if old else None)
-    means: dict[str, Any] = {}
+    others: list[tuple[Efficiency, Efficiency, tuple[str, ...]]] = []
+    for path in (calibration.CALIBRATED / f"{name}.toml" for name in calibration.available()):
+        name, _, stack = path.stem.rpartition("-")
+        if name != chip.name and (stack == OLD) == old:
+            others.append(
+                (calibration.read(path)[0], generic(load_hardware(name), stack), calibration.calibrated(path))
+            )
+    base = generic(chip, OLD if old else None)
+    moved: dict[str, Any] = {}
     for constant in RATES:
-        rates = [
-            getattr(calibration.read(path)[0], constant) for path in paths if constant in calibration.calibrated(path)
+        pairs = [
+            (getattr(own, constant), getattr(usual, constant)) for own, usual, known in others if constant in known
         ]
-        if rates:
-            means[constant] = _mean(rates, getattr(base, constant))
-    return replace(base, **means)
+        if pairs:
+            moved[constant] = _moved(getattr(base, constant), pairs)
+    return replace(base, **moved)
 
 
-def _mean(rates: list[Rate], rate: Rate) -> Rate:
-    def mean(name: str) -> float:
-        return float(np.exp(np.mean([np.log(getattr(each, name)) for each in rates])))
+def _moved(rate: Rate, pairs: list[tuple[Rate, Rate]]) -> Rate:
+    """Return a generic rate times what calibrated ones are of theirs, in pairs (calibrated, generic)."""
 
-    sharpness = float(np.median([each.sharpness for each in rates]))
+    def moved(name: str) -> float:
+        factors = [getattr(own, name) / getattr(usual, name) for own, usual in pairs]
+        return float(getattr(rate, name) * np.exp(np.mean(np.log(factors))))
+
     return replace(
-        rate, launch_seconds=mean("launch_seconds"), compute=mean("compute"), memory=mean("memory"), sharpness=sharpness
+        rate,
+        launch_seconds=moved("launch_seconds"),
+        compute=min(1.0, moved("compute")),
+        memory=min(max(1.0, rate.memory), moved("memory")),
+        sharpness=float(np.median([own.sharpness for own, _ in pairs])),
     )
 
 

@@ -249,7 +249,8 @@ class States:
     requests : (served,) indices; `queued`, [ticks], and `admitted`, their first row, belong to them.
     computed : (served,) the row before which the first prefill ends: the one behind its last, or where it is preempted.
     chunks : rows of the log's chunks that lie in the first prefill.
-    held, wasted : (pauses, 2) row and request; `wasted` are decodes for nothing after the last token.
+    held, wasted, returned : (pauses, 2) row and request; `wasted` are decodes for nothing after the last token, and
+        `returned` the first ones of those who were swapped.
     decoding, preempted : (stretches, 3) request, first row, and the row behind the last one.
     is_first, is_swap : (preempted stretches,) whether the first token comes at the end of it; whether nothing was
         computed anew, but swapped.
@@ -270,8 +271,8 @@ class States:
         self.admitted = np.empty(len(served), dtype=np.int64)
         self.admitted[chunks[::-1, 1]] = chunks[::-1, 0]  # the last assignment, the first chunk, stays
         self.admitted = self.admitted[self.requests]
-        ends, swapped_in = chunks[chunks[:, 4] == 1, :2], pauses[pauses[:, 2] == 3, :2]
-        request, row, token = _turns(np.concatenate([ends, swapped_in]), pauses[pauses[:, 2] == 1])
+        ends, self.returned = chunks[chunks[:, 4] == 1, :2], pauses[pauses[:, 2] == 3, :2]
+        request, row, token = _turns(np.concatenate([ends, self.returned]), pauses[pauses[:, 2] == 1])
         opens = np.diff(request, prepend=-1) != 0
         was_token = np.roll(token, 1) & ~opens
         self.computed = row[opens]
@@ -287,8 +288,22 @@ class States:
         ends = token & ~was_token & ~opens
         self.preempted = np.stack([request[begins], row[begins], row[ends]], axis=1)
         self.is_first = opens[begins]
-        back = swapped_in[:, 1] * (len(log.start) + 1) + swapped_in[:, 0]
+        back = self.returned[:, 1] * (len(log.start) + 1) + self.returned[:, 0]
         self.is_swap = np.isin(self.preempted[:, 0] * (len(log.start) + 1) + self.preempted[:, 2] - 1, back)
+
+
+def decodes_of_unserved(replay: Replay) -> tuple[Integers, Integers, Integers]:
+    """Return `decoding`, `held` and `returned` of `States` for requests that were never served.
+
+    They decode until they are preempted, or to the end of the log.
+    """
+    log, lost = replay.iterations, replay.outcome != FINISHED
+    chunks, pauses = (rows[lost[rows[:, 1]]].astype(np.int64) for rows in (log.chunks, log.pauses))
+    held, preempted, returned = (pauses[pauses[:, 2] == kind, :2] for kind in (0, 1, 3))
+    request, row, token = _turns(np.concatenate([chunks[chunks[:, 4] == 1, :2], returned]), preempted)
+    closes = np.diff(request, append=-1) != 0
+    after = np.where(closes, len(log.start), np.roll(row, -1))
+    return np.stack([request, row, after], axis=1)[token], held, returned
 
 
 def _turns(ends: Integers, preempted: Integers) -> tuple[Integers, Integers, npt.NDArray[np.bool_]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sim.engine.replay import Replay
-from sim.results.attribution import Rows, States
+from sim.results.attribution import Rows, States, decodes_of_unserved
 from sim.results.percentiles import Floats, Integers
 from sim.scheduling.batch import Limits
 
@@ -55,7 +55,7 @@ def blame(limits: Limits, replay: Replay, victims: Integers) -> Blame:
     place = np.full(len(replay.arrival), -1, dtype=np.int64)
     place[victims] = np.arange(len(victims))
     shape = len(victims), len(rows.start)
-    owed = zip(_waits(rows, states, place), _shares(rows, states, len(place)), strict=True)
+    owed = zip(_waits(rows, states, place), _shares(rows, replay, states), strict=True)
     return Blame(victims, sum(_charge(_sparse(times, shape), shares, victims) for times, shares in owed))
 
 
@@ -84,23 +84,23 @@ def _at(matrix: Any, row: Integers, column: Integers) -> Floats:
     return np.where(known[place] == wanted, marks.data[place], 0.0)
 
 
-def _shares(rows: Rows, states: States, requests: int) -> tuple[Any, Any, Any]:
+def _shares(rows: Rows, replay: Replay, states: States) -> tuple[Any, Any, Any]:
     """Return whose work fills each row: shares of everybody, of prompts, of those swapped; rows sum to 1 or 0."""
     row, request, cached, tokens, ends = rows.log.chunks.astype(np.int64).T
     weight = np.maximum(rows.alone(cached, tokens, ends) - rows.clock.base, 1)
-    shape = len(rows.start), requests
+    shape = len(rows.start), len(replay.arrival)
     prompts: Entries = [(row, request, weight)]
     # Decodes share what they take together; the smallest weight keeps a row from having none.
     device = rows.own_decoding.sum(axis=0) - rows.clock.base * rows.log.iterations
     each = np.maximum(device // np.maximum(rows.log.decodes, 1), 1) * (rows.log.decodes > 0)
-    owner, at = _spread(states.decoding[:, 1], states.decoding[:, 2])
-    held_row, held = states.held.T
-    wasted_row, wasted = states.wasted.T
-    decodes: Entries = [
-        (at, states.decoding[owner, 0], each[at]),
-        (held_row, held, -each[held_row]),
-        (wasted_row, wasted, each[wasted_row]),
-    ]
+    stretches, *pauses = map(
+        np.concatenate,
+        zip((states.decoding, states.held, states.returned), decodes_of_unserved(replay), strict=True),
+    )
+    owner, at = _spread(stretches[:, 1], stretches[:, 2])
+    decodes: Entries = [(at, stretches[owner, 0], each[at])]
+    for sign, (row, request) in zip((-1, 1, 1), (rows.T for rows in (*pauses, states.wasted)), strict=True):
+        decodes.append((row, request, sign * each[row]))
     moving = np.flatnonzero(np.isin(rows.log.pauses[:, 0], rows.log.moves[:, 0]) & (rows.log.pauses[:, 2] % 2 == 1))
     row, request = rows.log.pauses[moving, :2].T
     swapped: Entries = [(row, request, np.ones(len(row), dtype=np.int64))]

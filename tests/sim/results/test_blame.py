@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 
 from sim.engine.clock import uniform_clock
-from sim.engine.replay import FINISHED, replay
+from sim.engine.replay import FINISHED, IGNORED, replay
 from sim.results.attribution import OWN, attribute
 from sim.results.blame import blame
 from sim.scheduling.batch import Limits
@@ -43,6 +43,25 @@ def test_all_that_is_not_own_work_is_charged_once(trace, server, clock):
     np.testing.assert_allclose(found.by_offender(), others.sum(axis=0), rtol=1e-9, atol=1e-6)
     unhurt = outcome.preemptions[victims] == 0
     assert (np.abs(charged[np.arange(len(victims)), victims])[unhurt] < 1e-6).all(), "charged itself"
+
+
+def test_who_comes_back_from_the_host_is_charged_from_its_first_token_on():
+    # The second decodes in a seat that the fourth wants, is swapped out, and swapped in again when it is alone.
+    rows = [(0, 2, 9), (0, 3, 50), (0, 4, 57), (0, 4, 15), (0, 1, 19)]
+    charged = charges(rows, Limits(20, 4, sequences=2, tokens=64, context=96), "prefill_first_swap")
+    assert [row[victim] for victim, row in enumerate(charged)][3:] == [0, 0]
+
+
+def test_who_waits_behind_a_request_that_is_given_up_charges_that():
+    # The first two outgrow a pool of 12 tokens, one after the other; the third waits for the only seat.
+    limits = Limits(12, 1, sequences=1, tokens=64, context=96)
+    trace = Trace(np.zeros(3), *(np.array(column) for column in ((4, 3, 3), (17, 19, 3), (17, 19, 3))))
+    outcome = replay(trace, limits, SCHEDULERS["prefill_first"], CLOCK)
+    assert outcome.outcome.tolist() == [IGNORED, IGNORED, FINISHED]
+    (charged,) = blame(limits, outcome, np.array([2])).charged.toarray().tolist()
+    assert charged[2] == 0
+    assert min(charged[:2]) > 0
+    assert sum(charged[:2]) == outcome.first_token[2] - CLOCK.iteration(1, 3, 6, 0, 0, 0)
 
 
 def test_a_stall_is_charged_to_the_prompt_that_caused_it():
