@@ -19,13 +19,13 @@ CAPTION = (
 )
 
 REASONS = {
-    "matrix products": "four-bit floats have kernels of their own, and so has what stays in a large cache",
+    "matrix products": "what stays in a large cache is not modelled, nor the clock of a board that lacks power",
     "attention": "TensorRT-LLM splits contexts between thread blocks by rules of its own, and on A100 its tables read "
     "grouped keys up to 1.7 times as fast as the memory can bring them",
     "attention, mixed batches": "which processor takes which tile is not modelled",
     "experts": "four-bit floats that are not widened have kernels of their own, of which no table of the fit tells",
-    "collectives": "NCCL starts 3.5 us later on A100 than on H100, which nothing in a profile tells; times under "
-    "Vidur's profiler come in two heaps; TensorRT-LLM's kernel takes twice NCCL's time for 1 MiB on 8 A100",
+    "collectives": "times under Vidur's profiler come in two heaps; TensorRT-LLM's kernel takes twice NCCL's time for "
+    "1 MiB on 8 A100",
     "operators of a layer": "cuBLAS changes kernels with the shape",
     "whole iterations": "cuBLAS of 2023 likes 512 rows better than those around them; above 2,048 tokens this stack "
     "takes up to twice as long as its operators do, probably since collectives then hold more memory than is free",

@@ -233,8 +233,8 @@ def test_calibration_helps_wherever_it_was_made(real: list[Row]) -> None:
     for (*place, level), row in rows.items():
         if level == "calibrated" and row.table != "comm":
             gains.append((rows[*place, "generic"].median_abs_pct or 0) - (row.median_abs_pct or 0))
-    assert np.median(gains) > 3
-    assert min(gains) > -6
+    assert np.mean(np.array(gains) >= 0) > 0.9
+    assert min(gains) > -5
 
 
 def test_the_bare_datasheet_is_too_fast_nearly_everywhere(real: list[Row]) -> None:

@@ -75,7 +75,8 @@ def test_kv_blocks_of_a_real_server() -> None:
 
 
 def gemm_error(table: pd.DataFrame, hardware: str) -> float:
-    chip, rate = load_hardware(CHIPS[hardware]), generic().gemm
+    chip = load_hardware(CHIPS[hardware])
+    rate = generic(chip).gemm
     predicted_us = np.empty(len(table))
     for (n, k), rows in table.reset_index(drop=True).groupby(["n", "k"]):
         work = gemm(Matrix("", 1, int(k), int(n)), W16A16, rows["m"].to_numpy(dtype=float))
@@ -109,7 +110,8 @@ def attention_error(table: pd.DataFrame, hardware: str, kv_bytes: float) -> floa
     predicted_us = np.empty(len(table))
     for (heads, kv_heads), rows in table.reset_index(drop=True).groupby(["n_heads", "n_kv"]):
         shape = replace(load_model("llama-2-7b"), layers=1, query_heads=int(heads), kv_heads=int(kv_heads), head=128)
-        model = IterationModel(shape, load_hardware(CHIPS[hardware]), replace(W16A16, kv_bytes=kv_bytes))
+        chip, formats = load_hardware(CHIPS[hardware]), replace(W16A16, kv_bytes=kv_bytes)
+        model = IterationModel(shape, chip, formats, efficiency=generic(chip))
         batch, length = rows["batch"].to_numpy(dtype=float), rows["kv_len"].to_numpy(dtype=float)
         if (rows["phase"] == "decode").all():
             seconds = model.attention.decode_seconds(batch * length, batch)

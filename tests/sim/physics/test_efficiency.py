@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hardware_profiles import available, load
 from sim.physics.band import band
-from sim.physics.efficiency import HELD_BACK, REACH, STACKS, generic
+from sim.physics.efficiency import DECODE_RATES, HELD_BACK, RATES, REACH, SLOW_START, STACKS, generic
 from sim.physics.iteration import IterationModel
 from sim.physics.operators import gemm_work
 from sim.physics.precision import PRECISIONS, sixteen_bit_unit
@@ -70,3 +70,15 @@ def test_the_band_of_a_chip_holds_its_own_point(name):
     totals = prompt(8000)
     found = band(model, totals, 100, np.random.default_rng(1))
     assert found.low < model.seconds(totals) < found.high
+
+
+@pytest.mark.parametrize("stack", [None, *STACKS])
+def test_kernels_start_more_slowly_on_old_architectures_and_do_all_else_alike(stack):
+    old, new = (generic(replace(CHIP, architecture=name), stack) for name in ("Ampere", "Hopper"))
+    slow = {name for name in RATES if getattr(old, name).launch_seconds > getattr(new, name).launch_seconds}
+    assert slow == {*DECODE_RATES, "experts", *(("gemm",) if stack != "pytorch" else ())}
+    assert old.nccl.launch_seconds > new.nccl.launch_seconds
+    for name in slow:
+        before, after = getattr(new, name), getattr(old, name)
+        assert after.launch_seconds == pytest.approx(SLOW_START * before.launch_seconds)
+        assert (after.compute, after.memory, after.sharpness) == (before.compute, before.memory, before.sharpness)
