@@ -111,8 +111,8 @@ HELD_BACK = tuple(name for name in RATES if name.startswith(("gemm", "prefill", 
 
 SLOW_START, SLOW = 1.5, ("Volta", "Turing", "Ampere")
 """How many times longer kernels take to start on which architectures: on A100, beside H100 and RTX PRO 6000, 16-bit
-products 5.3 us for 3.5, decoding attention of vLLM 16 for 11, experts 41 for 29, NCCL 10 for 5 (separate fits to the
-tables of aiconfigurator-core 0.12.0). Prompts and kernels of narrow numbers do not differ."""
+products 5.3 us for 3.5, decoding attention of vLLM 16 for 11, experts 41 for 29, NCCL with its hops 10 for 5 (separate
+fits to the tables of aiconfigurator-core 0.12.0). Prompts and kernels of narrow numbers do not differ."""
 
 HALVED = 3.5
 """An int8 peak so many times the 16-bit one tells that products that accumulate in 32 bits run at half rate."""

@@ -14,7 +14,7 @@ HOP_SECONDS = 0.6e-6
 beside those on an H100, whose hop is known (all-reduce tables of aiconfigurator-core 0.12.0, Apache-2.0), and what NCCL
 itself reckons with for NVLink (src/graph/tuning.cc, quoted in github.com/NVIDIA/nccl/issues/1334)."""
 
-NCCL_SECONDS = 5e-6
+NCCL_SECONDS = 3.7e-6
 """What NCCL takes to start beside its hops [s]: joint fit to the same tables, NCCL 2.27 and 2.29."""
 
 
@@ -121,6 +121,6 @@ def nccl_alone(links: Links) -> Links:
 
 
 def generic_nccl(hop: float) -> Nccl:
-    """Return constants of NCCL: there and back to find a free buffer, and one hop a step."""
+    """Return constants of NCCL: four hops to begin and to end, as an engine's own kernel has, and one hop a step."""
     source = f"joint fit to the {TABLES}, NCCL 2.27 and 2.29 on A100 and H100"
-    return Nccl(NCCL_SECONDS + 2 * hop, 0.38e-6 + hop, 0.325, 0.75, 0.65, source)
+    return Nccl(NCCL_SECONDS + 4 * hop, 0.38e-6 + hop, 0.325, 0.75, 0.65, source)
