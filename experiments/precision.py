@@ -35,6 +35,7 @@ HUES = {
     "w4a16": "#CC79A7",
     "w4a8": "#E69F00",
     "w4a4": "#56B4E9",
+    "mxfp4": "#888888",
 }
 """A format keeps its colour on every chip."""
 DASHED = (0, (4, 3))
@@ -44,7 +45,8 @@ NOTES = (
     "formats widen weights on the way and compute in 16 bits, so that they save reading alone. Memory is left aside "
     "there: batches that 16-bit weights leave no room for are compared too.",
     f"Throughput: tokens per second while as many sequences decode as fit, at most {SEATS}.",
-    "One set of constants prices all 8- and 4-bit activations, fitted on FP8: INT8 and 4-bit units are less certain.",
+    "One set of constants prices all 8-bit activations, fitted on FP8: INT8 is less certain; that of 4-bit ones is "
+    "fitted on B200 alone.",
 )
 
 
@@ -117,7 +119,12 @@ def run(
     model = models.load(name)
     rows, curves = [], []
     for chip in map(hardware_profiles.load, chips):
-        able = [one for one in PRECISIONS.values() if any(unit in chip.peak_flops_per_second for unit in one.compute)]
+        able = [
+            one
+            for one in PRECISIONS.values()
+            if any(unit in chip.peak_flops_per_second for unit in one.compute)
+            and not (one.experts_only and model.mixture is None)
+        ]
         whole = {one.name: Instance(model, chip, one, tensor) for one in able}
         batches = np.arange(1, MOST_BATCH + 1)
         times = {name: _decoding(instance, batches, context) for name, instance in whole.items()}

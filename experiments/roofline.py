@@ -89,7 +89,7 @@ def run(
     dp
         ranks with requests of their own that share the experts [default: 1]
     precision
-        w16a16, fp8, w8a8, w8a16 or w4a16 [default: w16a16]
+        w16a16, fp8, w8a8, w8a16, w4a16, mxfp4 ... [default: w16a16]
     prefill
         tokens of one prompt in the iteration [default: 0, no prompt]
     decode

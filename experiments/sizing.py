@@ -139,17 +139,18 @@ def rank(need: Need, model: str, chip: str | None = None, precision: str | None 
 
     shape = models.load(model)
     names = [chip] if chip else hardware_profiles.available()
-    rows = []
+    rows, problem = [], ""
     for hardware in map(hardware_profiles.load, names):
         for name in [precision] if precision else ["w16a16", eight_bit(hardware)]:
             try:
                 rows.append(_row(shape, hardware, name, need))
-            except ValueError:
+            except ValueError as error:
                 if chip:
                     raise
+                problem = str(error)
     if not rows:
         formats.load(str(precision))  # the name itself may be the mistake
-        raise ValueError(f"no known chip computes in {precision}; allowed: {', '.join(formats.PRECISIONS)}")
+        raise ValueError(f"no known chip serves {shape.title} in {precision}: {problem}")
     table = pd.DataFrame(rows)
     table["usd_per_hour_mean"] = (table["usd_per_hour"] + table["usd_per_hour_high"]) / 2
     order = ["meets", "usd_per_hour_mean", "watts", "cards", "tpot_seconds"]

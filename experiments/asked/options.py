@@ -71,7 +71,9 @@ class Options:
             "llama-3.1-70b]"
         ),
     ] = None
-    precision: Annotated[str | None, Parameter(help="w16a16, fp8, w8a8, w8a16 or w4a16 [default: w16a16]")] = None
+    precision: Annotated[str | None, Parameter(help="w16a16, fp8, w8a8, w8a16, w4a16, mxfp4 ... [default: w16a16]")] = (
+        None
+    )
     tp: Annotated[int | None, Parameter(help="devices that share the model [default: 2; 8 where the model is 70B]")] = (
         None
     )

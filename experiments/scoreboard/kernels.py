@@ -160,27 +160,25 @@ def _experts(chip: HardwareProfile, rows: pd.DataFrame) -> Found:
     constant = f"experts{precision.kernels}"
     as_they_are = rows["kernel"].astype(str).str.contains(AS_THEY_ARE).to_numpy()
     if constant != "experts_narrow_weights" or stack_of(str(first.backend)) != "vllm" or not as_they_are.any():
-        return [_expert_group(chip, rows, precision, constant, constant, label)]
-    # They have no constant of their own: priced as 16-bit experts, and not fitted.
-    found: Found = [_expert_group(chip, rows[as_they_are], precision, "experts", "", f"{label}, not widened")]
+        return [_expert_group(chip, rows, precision, constant, label)]
+    own, name = PRECISIONS["mxfp4"], "experts_mxfp4"
+    found: Found = [_expert_group(chip, rows[as_they_are], own, name, f"{label}, not widened")]
     if not as_they_are.all():
-        found.append(_expert_group(chip, rows[~as_they_are], precision, constant, constant, label))
+        found.append(_expert_group(chip, rows[~as_they_are], precision, constant, label))
     return found
 
 
-def _expert_group(
-    chip: HardwareProfile, rows: pd.DataFrame, precision: Precision, priced: str, fitted: str, label: str
-) -> Group:
+def _expert_group(chip: HardwareProfile, rows: pd.DataFrame, precision: Precision, constant: str, label: str) -> Group:
     first, operator = rows.iloc[0], _expert_operator(chip, rows, precision)
     peak, bandwidth = chip.peak(compute_unit(precision, chip)), chip.memory.bandwidth_bytes_per_second
 
     def seconds(constants: Efficiency) -> Floats:
-        rate = getattr(constants, priced)
+        rate = getattr(constants, constant)
         return roofline_seconds(operator.flops, operator.bytes_under(rate), rate, peak, bandwidth, operator.steps)
 
     columns = ("tokens", "hidden", "inter", "topk", "n_experts", "moe_tp", "moe_ep")
     stack, parts, measured = stack_of(str(first.backend)), folds(rows, columns), floats(rows, "us")[0] / 1e6
-    return Group("moe_grid", str(first.hw), label, chip, stack, fitted, EXPERTS, seconds, measured, parts)
+    return Group("moe_grid", str(first.hw), label, chip, stack, constant, EXPERTS, seconds, measured, parts)
 
 
 def _expert_operator(chip: HardwareProfile, rows: pd.DataFrame, precision: Precision) -> Operator:

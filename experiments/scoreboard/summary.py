@@ -23,7 +23,7 @@ REASONS = {
     "attention": "TensorRT-LLM splits contexts between thread blocks by rules of its own, and on A100 its tables read "
     "grouped keys up to 1.7 times as fast as the memory can bring them",
     "attention, mixed batches": "which processor takes which tile is not modelled",
-    "experts": "four-bit floats that are not widened have kernels of their own, of which no table of the fit tells",
+    "experts": "four-bit floats on 8-bit activations have kernels of their own, of which no table of the fit tells",
     "collectives": "times under Vidur's profiler come in two heaps; TensorRT-LLM's kernel takes twice NCCL's time for "
     "1 MiB on 8 A100",
     "operators of a layer": "cuBLAS changes kernels with the shape",

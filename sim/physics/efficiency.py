@@ -34,8 +34,8 @@ class Efficiency:
         pass is one over the data, like any elementwise kernel.
     gemm_4bit, quantise_4bit : both where activations have 4 bits.
     gemm_narrow_weights : on 16-bit activations and narrower weights, which are widened on the way.
-    experts, experts_8bit, experts_block, experts_4bit, experts_narrow_weights : the grouped products of a mixture of
-        experts in each kind of format (see `Precision.kernels` and `sim.physics.expert_kernels`).
+    experts, experts_8bit, experts_block, experts_4bit, experts_narrow_weights, experts_mxfp4 : the grouped products of
+        a mixture of experts in each kind of format (see `Precision.kernels` and `sim.physics.expert_kernels`).
     elementwise : norms, rotary positions, activation functions, copies, sampling.
     prefill_attention, decode_attention : one kernel a layer for all prefilling, one for all decoding sequences. Cached
         keys and values move at the rate of decoding in both.
@@ -66,6 +66,7 @@ class Efficiency:
     experts_block: Rate
     experts_4bit: Rate
     experts_narrow_weights: Rate
+    experts_mxfp4: Rate
     elementwise: Rate
     prefill_attention: PrefillRate
     prefill_attention_8bit: PrefillRate
@@ -142,7 +143,7 @@ def generic(hardware: HardwareProfile | None = None, stack: str | None = None) -
     """
     own = {} if stack is None else generic_of_stack(stack)
     hop = hop_seconds(hardware)
-    experts, experts_8bit, experts_narrow_weights = experts_of(hardware, stack)
+    experts, experts_8bit, experts_narrow_weights, experts_mxfp4 = experts_of(hardware, stack)
     prefill = PrefillRate(
         *(13e-6, 0.57, 0.90, f"{GRIDS}: joint fit to A100, H100, RTX PRO 6000"),
         sharpness=1.5,
@@ -180,6 +181,7 @@ def generic(hardware: HardwareProfile | None = None, stack: str | None = None) -
         experts_block=BETWEEN,
         experts_4bit=BETWEEN,
         experts_narrow_weights=experts_narrow_weights,
+        experts_mxfp4=experts_mxfp4,
         elementwise=Rate(
             2e-6, 1.0, 0.85, "RTX 4090 and RTX PRO 6000 layer tables (LLMServingSim, MIT); no arithmetic", cached=3.0
         ),

@@ -36,6 +36,15 @@ The tables of H100 and H200 agree on it, but do not say whether FlashInfer was t
 (vllm/model_executor/warmup/kernel_warmup.py): a server may be up to five times faster, as `TENSORRT_LLM` is."""
 
 
+MXFP4_ON_BLACKWELL = Rate(
+    21e-6, 0.32, 0.51, f"{GRIDS}: FlashInfer under vLLM on B200 (mxfp4, GPT-OSS)", sharpness=1.0, elsewhere=0.22
+)
+
+MXFP4_ON_HOPPER = Rate(
+    62e-6, 0.75, 0.61, f"{GRIDS}: Triton under vLLM on H200 (mxfp4, GPT-OSS)", sharpness=1.0, elsewhere=0.12
+)
+
+
 MARLIN_FLOPS_PER_SECOND = 280e12
 """What Marlin computes at most: it uses the matrix instructions of Ampere (mma.sync), which Hopper and Blackwell run at
 a part of the rate of their own. Fit to H200; B200 reaches 286e12 of 2.3 times the peak."""
@@ -54,23 +63,25 @@ def marlin(hardware: HardwareProfile | None) -> Rate:
     return Rate(49e-6, compute, 0.85, source, sharpness=1.0, step_seconds=1.2e-13, elsewhere=0.5)
 
 
-def experts_of(hardware: HardwareProfile | None, stack: str | None) -> tuple[Rate, Rate, Rate]:
-    """Return the constants of 16-bit experts, of narrower ones, and of narrower weights alone, under a library.
+def experts_of(hardware: HardwareProfile | None, stack: str | None) -> tuple[Rate, Rate, Rate, Rate]:
+    """Return the constants of 16-bit experts, narrower ones, narrower weights alone, and MXFP4, under a library.
 
     vLLM takes FlashInfer's kernels on Blackwell, and for fp8 on Hopper; Triton's elsewhere, and where no chip is named
     (as the tables name them, vLLM 0.24). That is fp8 with one scale for a tensor; with one for every block, as most
     checkpoints of mixtures have it (`fp8_block`), other kernels run, which are `BETWEEN`. Narrower weights alone are
-    widened by `marlin`.
+    widened by `marlin`, but those of GPT-OSS on Hopper and Blackwell.
 
     Parameters
     ----------
     stack : one of `sim.physics.efficiency.STACKS`; None and others take `BETWEEN`.
     """
     if stack == "trtllm":
-        return TENSORRT_LLM, TENSORRT_LLM, TENSORRT_LLM
+        return TENSORRT_LLM, TENSORRT_LLM, TENSORRT_LLM, TENSORRT_LLM
     if stack != "vllm":
-        return BETWEEN, BETWEEN, BETWEEN
+        return BETWEEN, BETWEEN, BETWEEN, BETWEEN
     architecture = "" if hardware is None else hardware.architecture
     if architecture.startswith("Blackwell"):
-        return FLASHINFER, FLASHINFER, marlin(hardware)
-    return TRITON, FLASHINFER_FP8_ON_HOPPER if architecture == "Hopper" else TRITON, marlin(hardware)
+        return FLASHINFER, FLASHINFER, marlin(hardware), MXFP4_ON_BLACKWELL
+    if architecture == "Hopper":
+        return TRITON, FLASHINFER_FP8_ON_HOPPER, marlin(hardware), MXFP4_ON_HOPPER
+    return TRITON, TRITON, marlin(hardware), marlin(hardware)

@@ -82,6 +82,12 @@ class IterationModel:
             raise ValueError(
                 f"{self.parallelism.words} with weights or cache beside the device; allowed there: TP and EP"
             )
+        if self.precision.experts_only and self.model.mixture is None:
+            others = ", ".join(one.name for one in PRECISIONS.values() if not one.experts_only)
+            raise ValueError(
+                f"precision {self.precision.name!r} is one of routed experts, and {self.model.title} has none; "
+                f"allowed are {others}"
+            )
         compute_unit(self.precision, self.hardware)
         sixteen_bit_unit(self.hardware)
 
@@ -196,17 +202,17 @@ class IterationModel:
 
     @cached_property
     def rates(self) -> dict[str, tuple[Rate, float]]:
-        """Efficiency and peak by kind of operator; narrow activations and block scales have constants of their own."""
-        constants, peak = self.efficiency, self.hardware.peak(compute_unit(self.precision, self.hardware))
-        kernels = self.precision.kernels
+        """Efficiency and peak by kind of operator; see `Precision.kernels`."""
+        constants, dense = self.efficiency, self.precision.dense
+        experts_peak, peak = (self.hardware.peak(compute_unit(one, self.hardware)) for one in (self.precision, dense))
         found = {
-            "gemm": (getattr(constants, f"gemm{kernels}"), peak),
+            "gemm": (getattr(constants, f"gemm{dense.kernels}"), peak),
             "head": (constants.gemm, self.attention.peak),
-            "experts": (getattr(constants, f"experts{kernels}"), peak),
+            "experts": (getattr(constants, f"experts{self.precision.kernels}"), experts_peak),
             "elementwise": (constants.elementwise, self.attention.peak),
         }
-        if self.precision.quantises_activations:
-            found["quantise"] = (getattr(constants, f"quantise{kernels}"), self.attention.peak)
+        if dense.quantises_activations:
+            found["quantise"] = (getattr(constants, f"quantise{dense.kernels}"), self.attention.peak)
         return found
 
     def kernel_seconds(self, operator: Operator) -> Floats:

@@ -106,7 +106,9 @@ def _stage_weight_bytes(stage: Stage, precision: Precision, parallelism: Paralle
     vectors -= model.embedding_parameters + model.head_parameters + ends + model.norm_parameters
     vectors += stage.is_first * ends + stage.is_last * model.norm_parameters
     sixteen_bit = (tables + vectors) * STREAM_BYTES
-    return _matrix_parameters(model, parallelism) * precision.weight_bytes + sixteen_bit
+    experts = model.mixture_layers * expert_bank_parameters(model, parallelism)
+    dense = _matrix_parameters(model, parallelism) - experts
+    return experts * precision.weight_bytes + dense * precision.dense.weight_bytes + sixteen_bit
 
 
 def layer_weight_bytes_per_device(model: Transformer, precision: Precision, parallelism: Parallelism) -> float:

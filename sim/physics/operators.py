@@ -51,7 +51,8 @@ def rank_operators(
 
     `is_first`, `is_last`: whether the layers begin with the embedding and end with the last norm; see `Stage`.
     """
-    products = [each for matrix in matrices(model, parallelism) for each in product(matrix, precision, tokens)]
+    dense = precision.dense
+    products = [each for matrix in matrices(model, parallelism) for each in product(matrix, dense, tokens)]
     return products + _elementwise(model, precision, parallelism, tokens, is_first=is_first, is_last=is_last)
 
 

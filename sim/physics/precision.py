@@ -10,7 +10,7 @@ from hardware_profiles.profile import HardwareProfile
 SIXTEEN_BIT = ("bf16", "fp16")
 """Units for 16-bit arithmetic; attention and the output head use them whatever the weights are kept in."""
 
-Kernels = Literal["", "_8bit", "_block", "_4bit", "_narrow_weights"]
+Kernels = Literal["", "_8bit", "_block", "_4bit", "_narrow_weights", "_mxfp4"]
 """What the names of the constants end with that price products in a precision: see `Efficiency`."""
 
 
@@ -30,6 +30,7 @@ class Precision:
     compute : units that can do the product, in order of preference among equally fast ones.
     block_scaled : every few narrow numbers have a scale of their own, so that the pass that quantises needs no look at
         a whole row, and products have kernels that scale as they sum.
+    experts_only : the routed experts of a mixture are kept so, and all else in 16 bits; see `dense`.
     """
 
     name: str
@@ -38,6 +39,12 @@ class Precision:
     kv_bytes: float = 2.0
     compute: tuple[str, ...] = SIXTEEN_BIT
     block_scaled: bool = False
+    experts_only: bool = False
+
+    @property
+    def dense(self) -> Precision:
+        """How all but the routed experts of a mixture are kept."""
+        return replace(PRECISIONS["w16a16"], kv_bytes=self.kv_bytes) if self.experts_only else self
 
     @property
     def quantises_activations(self) -> bool:
@@ -47,6 +54,8 @@ class Precision:
     @property
     def kernels(self) -> Kernels:
         """Which kernels multiply, and quantise activations before."""
+        if self.experts_only:
+            return "_mxfp4"
         if self.activation_bytes < 1.0:
             return "_4bit"
         if self.block_scaled:
@@ -82,6 +91,8 @@ PRECISIONS = {
         # Weights are widened to 8 bits on the way (QServe, arXiv:2405.04532).
         Precision("w4a8", weight_bytes=FOUR_BIT, activation_bytes=1.0, compute=("int8", "fp8")),
         Precision("w4a4", MICRO_SCALED, MICRO_SCALED, compute=("fp4", "int4"), block_scaled=True),
+        # Four-bit floats with an 8-bit scale for every 32, of experts alone: GPT-OSS (arXiv:2508.10925, section 2.1).
+        Precision("mxfp4", weight_bytes=0.5 + 1.0 / 32, experts_only=True),
     )
 }
 """The precisions known by name."""
@@ -125,7 +136,7 @@ def compute_unit(precision: Precision, hardware: HardwareProfile) -> str:
         remedy = {"fp8": "w8a16", "fp8_block": "w8a16", "w8a8": "w8a16", "w4a8": "w4a16", "w4a4": "w4a16"}.get(
             precision.name.partition("-")[0]
         )
-        possible = [other.name for other in PRECISIONS.values() if any(unit in peaks for unit in other.compute)]
+        possible = [one.name for one in PRECISIONS.values() if {*one.compute} & {*peaks} and not one.experts_only]
         raise ValueError(
             f"precision {precision.name!r} computes in {' or '.join(precision.compute)}, which {hardware.title} "
             f"lacks (it has {', '.join(peaks)}); allowed on this chip are {', '.join(possible) or 'none'}"

@@ -24,6 +24,7 @@ CAPABILITIES = {
     "w4a16": "W4A16",
     "w4a8": "W4A8",
     "w4a4": "W4A4",
+    "mxfp4": "MXFP4 (experts)",
     "kv8": "8-bit KV cache",
 }
 """What is known of every system, as a reader calls it; precisions have the names of `sim.physics.precision`."""

@@ -384,11 +384,11 @@ def test_experts_that_a_cache_kept_do_not_pass_for_the_memory(tmp_path: Path) ->
     assert (priced[~small] == from_memory[~small]).all()
 
 
-def test_four_bit_weights_that_are_not_widened_are_priced_apart_and_not_fitted() -> None:
+def test_four_bit_weights_that_are_not_widened_have_constants_of_their_own() -> None:
     widened = experts("w4a16_mxfp4", TRUE)
     table = pd.concat([widened, widened.assign(kernel="vllm_gptossmxfp4moe_triton_oai")], ignore_index=True)
     apart, first = (group for group in READERS["moe_grid"](table) if isinstance(group, Group))
-    assert (first.constant, apart.constant) == ("experts_narrow_weights", "")
+    assert (first.constant, apart.constant) == ("experts_narrow_weights", "experts_mxfp4")
     assert len(first.measured_seconds) == len(apart.measured_seconds) == len(widened)
     constants = generic(load_hardware("l40s"), "vllm")
     slower = replace(constants, experts_narrow_weights=replace(constants.experts_narrow_weights, launch_seconds=1.0))

@@ -109,10 +109,11 @@ def parallelisms(draw: st.DrawFn, model: Transformer) -> Parallelism:
 def iteration_models(draw: st.DrawFn, split: Parallelism | None = None) -> IterationModel:
     model = draw(st.sampled_from(MODELS))
     split = split or draw(parallelisms(model))
+    precisions = [one for one in PRECISIONS.values() if model.mixture or not one.experts_only]
     return IterationModel(
         model,
         draw(st.sampled_from(CHIPS)),
-        draw(st.sampled_from(tuple(PRECISIONS.values()))),
+        draw(st.sampled_from(precisions)),
         split,
         draw(efficiencies()),
         draw(st.sampled_from((0.0, 300e-6))),

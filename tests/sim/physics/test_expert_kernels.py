@@ -12,10 +12,11 @@ from hardware_profiles import load
 from sim.physics import expert_kernels as kernels
 from sim.physics.efficiency import SLOW_START, STACKS, generic
 from sim.physics.iteration import IterationModel
-from sim.physics.operators import expert_operators
+from sim.physics.operators import expert_operators, layer_operators
 from sim.physics.parallelism import Parallelism
 from sim.physics.precision import PRECISIONS, Precision
 from sim.physics.roofline import Rate
+from workloads.models import load as load_model
 
 TOKENS = np.array([1.0, 64.0, 4096.0])
 
@@ -85,3 +86,36 @@ def test_every_kind_of_format_has_constants_of_its_own(name: str, kind: str) -> 
     assert model.rates["gemm"][0] == getattr(constants, f"gemm{kind}")
     assert model.rates["experts"][0] == getattr(constants, f"experts{kind}")
     assert model.rates.get("quantise", (None,))[0] == getattr(constants, f"quantise{kind}", None)
+
+
+def test_a_format_of_experts_alone_leaves_everything_else_in_16_bits() -> None:
+    whole, experts = (IterationModel(MIXTURE, CHIP, PRECISIONS[name]) for name in ("w16a16", "mxfp4"))
+    assert experts.rates["experts"][0] == experts.efficiency.experts_mxfp4
+    assert {**experts.rates, "experts": None} == {**whole.rates, "experts": None}
+    mine, others = (
+        {each.name: each for each in layer_operators(MIXTURE, one.precision, one.parallelism, TOKENS)}
+        for one in (experts, whole)
+    )
+    assert mine.keys() == others.keys()
+    for name, operator in mine.items():
+        np.testing.assert_array_equal(operator.flops, others[name].flops)
+        assert (name == "experts") == bool((operator.moved_bytes < others[name].moved_bytes).all())
+
+
+def test_a_format_of_experts_alone_needs_experts() -> None:
+    with pytest.raises(ValueError, match=r"'mxfp4' is one of routed experts, and .* has none; allowed are w16a16, fp8"):
+        IterationModel(load_model("llama-2-13b"), CHIP, PRECISIONS["mxfp4"])
+
+
+@pytest.mark.parametrize(
+    ("chip", "stack", "found"),
+    [
+        ("b200-sxm", "vllm", kernels.MXFP4_ON_BLACKWELL),
+        ("h100-sxm", "vllm", kernels.MXFP4_ON_HOPPER),
+        ("l40s", "vllm", kernels.marlin(load("l40s"))),
+        ("h100-sxm", "trtllm", kernels.TENSORRT_LLM),
+        ("h100-sxm", None, kernels.BETWEEN),
+    ],
+)
+def test_vllm_has_kernels_for_mxfp4_on_hopper_and_blackwell(chip: str, stack: str | None, found: Rate) -> None:
+    assert generic(load(chip), stack).experts_mxfp4 == found

@@ -13,6 +13,7 @@ from hardware_profiles.profile import Memory
 from sim.physics.memory import Reserve, kv_blocks, runtime_reserve, weight_bytes_per_device
 from sim.physics.parallelism import Parallelism
 from sim.physics.precision import PRECISIONS
+from workloads.models import load
 from workloads.models.transformer import Transformer
 
 W16A16 = PRECISIONS["w16a16"]
@@ -30,6 +31,14 @@ def test_blocks_fill_the_budget_and_no_more(model: Transformer, block_size: int,
     block_bytes = block_size * model.kv_bytes_per_token()
     budget = CHIP.memory.usable_bytes * utilisation - kept
     assert blocks * block_bytes <= budget < (blocks + 1) * block_bytes
+
+
+@pytest.mark.parametrize(("name", "gib"), [("gpt-oss-120b", 60.8), ("gpt-oss-20b", 12.8)])
+def test_experts_alone_in_four_bits_weigh_what_the_published_checkpoints_do(name: str, gib: float) -> None:
+    # Table 1 of the model card (arXiv:2508.10925).
+    assert weight_bytes_per_device(load(name), PRECISIONS["mxfp4"], Parallelism()) / 2**30 == pytest.approx(
+        gib, abs=0.1
+    )
 
 
 def test_activations_and_sampling_share_their_memory() -> None:

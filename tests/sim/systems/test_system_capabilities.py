@@ -23,6 +23,7 @@ ARTICLE = {
     "w4a16": (None, True),
     "w4a8": (None, True),
     "w4a4": (None, True),
+    "mxfp4": (None, None),
     "prefix_sharing": (True, False),
     "needs_padding": (False, True),
     "chunked_prefill": (False, False),
