@@ -50,7 +50,8 @@ def _command_line() -> str:
 def _chips() -> str:
     from hardware_profiles.profile import available, load
 
-    rows = ["| name | chip | 16-bit | FP8 | INT8 | memory | bandwidth | fast link | W | grade |", "|---" * 10 + "|"]
+    heads = ("name", "chip", "16-bit", "of it seen", "FP8", "INT8", "memory", "bandwidth", "fast link", "W", "grade")
+    rows = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name in available():
         chip = load(name)
         peaks = chip.peak_flops_per_second
@@ -60,6 +61,7 @@ def _chips() -> str:
             f"`{name}`",
             chip.title,
             _tera(sixteen),
+            f"{100 * chip.matrix_reach:.0f} %" if chip.matrix_reach else "–",
             _tera(peaks.get("fp8")),
             _tera(peaks.get("int8")),
             f"{chip.memory.capacity_bytes / 2**30:.4g} GiB",
@@ -70,7 +72,8 @@ def _chips() -> str:
         )
         rows.append(f"| {' | '.join(cells)} |")
     return (
-        "# Chips\n\nDense peaks in T(FL)OPS, links in one direction. Every number stands with its source in "
+        "# Chips\n\nDense peaks in T(FL)OPS, and what large 16-bit products were seen to reach of theirs; links in one "
+        "direction. Every number stands with its source in "
         "`hardware_profiles/chips`; `python -m experiments.run hardware NAME` shows them.\n\n" + "\n".join(rows) + "\n"
     )
 

@@ -165,9 +165,10 @@ def test_every_number_has_a_source_and_a_grade(name):
     if chip.scale_up:
         needed |= {f"scale_up.{part.name}" for part in fields(Link) if getattr(chip.scale_up, part.name) is not None}
         needed |= {"devices_per_domain"}
-    needed |= {part for part in ("power_watts", "usd_per_hour") if getattr(chip, part) is not None}
+    needed |= {part for part in ("matrix_reach", "power_watts", "usd_per_hour") if getattr(chip, part) is not None}
     assert needed <= set(chip.evidence)
     assert all(one.source and one.grade != "user" for one in chip.evidence.values())
+    assert chip.matrix_reach is None or chip.evidence["matrix_reach"].grade == "measured"
     assert chip.usd_per_hour is None or chip.evidence["usd_per_hour"].source.startswith("looked up 20")
 
 
