@@ -80,7 +80,7 @@ def test_stages_share_the_layers_and_cost_a_hop_and_a_host_each() -> None:
     assert halves.room(4096) >= 1
     slower = halves.tpot_seconds(4096) - whole.tpot_seconds(4096)
     # A part of the stream over 200 Gbit/s, the whole in 7 steps over 200 GB/s, and 300 us to prepare the second batch.
-    collect = 5.82e-6 + 7 * 0.79e-6 + 7 / 8 * model.hidden * 2 / (0.325 * 200e9)
+    collect = 5.34e-6 + 7 * 0.79e-6 + 7 / 8 * model.hidden * 2 / (0.325 * 200e9)
     hop = 20e-6 + model.hidden * 2 / 8 / (0.7 * 25e9) + collect
     assert slower == pytest.approx(300e-6 + hop, rel=1e-6)
 
