@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from math import ceil
 
 import numpy as np
 
@@ -10,7 +13,7 @@ from workloads.trace import Integers, Trace
 
 RULES = "'auto', a whole number N (the same for all), 'xF' (F >= 1 times the real reply) or 'oracle' (the real reply)"
 SENTENCE = "max_tokens: "
-LARGEST_FACTOR = 1e6
+LARGEST_FACTOR = 1_000_000
 
 
 def declare_max_tokens(output_tokens: Integers, rule: str | int = "auto") -> tuple[Integers, str]:
@@ -37,9 +40,10 @@ def declare_max_tokens(output_tokens: Integers, rule: str | int = "auto") -> tup
         return output_tokens.copy(), f"{SENTENCE}each client declares exactly the reply it will get (oracle)"
     if text.startswith("x"):
         factor = _factor(text)
-        # A product such as 1.1 * 10 = 11.000000000000002 must not be rounded up to 12.
-        declared = np.ceil(np.round(output_tokens * factor, 9)).astype(np.int64)
-        return declared, f"{SENTENCE}each client declares {factor:g} times the reply it will get"
+        # Exactly: a product such as 1.1 * 10 = 11.000000000000002 must not be rounded up to 12.
+        lengths, request = np.unique(output_tokens, return_inverse=True)
+        declared = np.array([ceil(factor * length) for length in lengths.tolist()], dtype=np.int64)[request]
+        return declared, f"{SENTENCE}each client declares {float(factor):g} times the reply it will get"
     longest = int(output_tokens.max(initial=1))
     if text == "auto":
         constant = 1 << (longest - 1).bit_length()
@@ -57,14 +61,15 @@ def with_max_tokens(trace: Trace, rule: str | int) -> Trace:
     return replace(trace, max_tokens=declared, notes=(*notes, sentence))
 
 
-def _factor(text: str) -> float:
+def _factor(text: str) -> Fraction:
     try:
-        factor = float(text[1:])
-    except ValueError:
+        factor = Decimal(text[1:])
+        fits = 1 <= factor <= LARGEST_FACTOR
+    except InvalidOperation:  # no number, or not a number
         raise ValueError(f"max_tokens rule is {text!r}; allowed: {RULES}") from None
-    if not 1 <= factor <= LARGEST_FACTOR:
+    if not fits:
         raise ValueError(f"max_tokens rule is {text!r}; allowed: a factor from 1 to {LARGEST_FACTOR:g}")
-    return factor
+    return Fraction(factor)
 
 
 def _constant(text: str, output_tokens: Integers) -> int:
