@@ -25,14 +25,16 @@ CHIP = load("a10")
 SQUARE_TFLOPS = {
     "a100-pcie-40": 215.26,
     "a40": 110.64,
+    "ascend-910b2": 301.23,
     "h100-pcie": 492.84,
     "h100-sxm": 797.51,
     "h20-96": 138.60,
     "l20": 114.14,
     "l4": 59.40,
+    "v100-sxm2-32": 97.36,
 }
-"""bf16 products of 8,192 x 8,192 under PyTorch (github.com/zzc0721/torch-performance-test-data, issues 108, 185, 95,
-79, 77, 107, 120)."""
+"""16-bit products of 8,192 x 8,192 under PyTorch (github.com/zzc0721/torch-performance-test-data, issues 108, 185, 109,
+95, 79, 77, 107, 120, 140)."""
 
 
 @pytest.mark.parametrize("stack", [None, *STACKS])
