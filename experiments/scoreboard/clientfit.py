@@ -14,7 +14,7 @@ from experiments.scoreboard.groups import Floats
 from experiments.scoreboard.score import errors_pct
 from sim.physics.calibration import FOLDS
 from sim.physics.efficiency import RATES, Efficiency
-from sim.physics.roofline import CACHED, CACHING
+from sim.physics.roofline import most_memory
 from sim.scenario import Scenario, simulate
 
 TERMS = {"host and launches": 2.0, "memory": 1.3, "arithmetic": 1.4, "front end": 3.0}
@@ -103,8 +103,7 @@ def scaled(constants: Efficiency, launches: float, memory: float, arithmetic: fl
     """Return constants with all launches, all reached bandwidths and all reached peaks multiplied."""
     changed: dict[str, Any] = {}
     for name in RATES:
-        most = CACHED if name in CACHING else 1.0
-        changed[name] = getattr(constants, name).scaled(launches, arithmetic, memory, most)
+        changed[name] = getattr(constants, name).scaled(launches, arithmetic, memory, most_memory(name))
     return replace(constants, **changed)
 
 

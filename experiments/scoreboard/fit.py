@@ -16,7 +16,7 @@ from experiments.scoreboard.score import errors_pct
 from hardware_profiles.profile import Link
 from sim.physics.calibration import FOLDS
 from sim.physics.efficiency import DECODE_RATES, PREFILL_RATES, RATES, Efficiency, generic
-from sim.physics.roofline import CACHED, CACHING
+from sim.physics.roofline import CACHED, most_memory
 
 RESIDUAL_SCALE = 0.1
 """Relative error from which rows count less and less (soft L1): tables have kernels that switch algorithms."""
@@ -149,11 +149,10 @@ def _rate_form(constant: str, *, memory_only: bool) -> Form:
         fitted = replace(getattr(constants, constant), **dict(zip(names, numbers, strict=True)))
         return replace(constants, **{constant: fitted})
 
-    most = CACHED if constant.startswith(CACHING) else 1.0
     spans = {
         "launch_seconds": (rate.launch_seconds, 1e-7, 3e-4),
         "compute": (rate.compute, 0.02, 1.0),
-        "memory": (rate.memory, 0.02, most),
+        "memory": (rate.memory, 0.02, most_memory(constant)),
         "sharpness": (2.0, 1.0, 20.0),
         "step_seconds": (1e-12, *WEIGHT_STEP) if constant in EXPERTS else (1e-9, *STEP),
         "elsewhere": (0.3, 1e-4, 2.0),

@@ -11,7 +11,7 @@ import numpy as np
 
 from sim.physics.efficiency import RATES, Efficiency, generic
 from sim.physics.iteration import IterationModel
-from sim.physics.roofline import CACHED, CACHING, Floats
+from sim.physics.roofline import Floats, most_memory
 from sim.physics.totals import Totals
 
 LOW, HIGH = 0.05, 0.95
@@ -200,8 +200,7 @@ def constants_at(centre: Efficiency, positions: Mapping[str, float]) -> tuple[Ef
         if field.endswith(NARROW_ENDS) and kind != "quantise":
             narrow = factor(NARROW, is_fitted)
             compute, memory = compute * narrow, memory * narrow
-        most = CACHED if kind in CACHING else 1.0
-        changed[field] = rate.scaled(launch, compute, memory, most)
+        changed[field] = rate.scaled(launch, compute, memory, most_memory(field))
     fast = factor("NVLink", not centre.fitted.isdisjoint(("links", "nccl")))
     pcie = factor("PCIe", "links" in centre.fitted and centre.links.pcie_measured)
     links = _scaled_links(centre, fast, pcie)

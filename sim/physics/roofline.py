@@ -19,13 +19,18 @@ Kind = Literal["gemm", "head", "experts", "quantise", "elementwise"]
 CACHED = 4.0
 """Most that a cache on the chip is faster than its memory: L2 of recent GPUs has 2.5 to 5 times the bandwidth."""
 
-CACHING = ("quantise", "elementwise")
-"""Beginnings of the names of constants whose small tensors may come from that cache."""
-
 CACHE_SHARE = 0.5
 """Part of that cache in which a kernel finds what the one before left, beside the weights that stream through: norms,
 rotations and activations of vLLM keep their speed up to about half of it (LLMServingSim's layers on RTX 4090 and RTX
 PRO 6000, MIT)."""
+
+
+def most_memory(constant: str) -> float:
+    """Return which part of the memory's bandwidth the kernels of a constant may reach at most, by how its name begins.
+
+    Small tensors of passes that quantise and of elementwise kernels may come from the chip's cache.
+    """
+    return CACHED if constant.startswith(("quantise", "elementwise")) else 1.0
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from experiments.scoreboard.client_document import Server
 from experiments.scoreboard.clients import ClientRun, read
 from hardware_profiles import load
 from sim.physics import calibration
-from sim.physics.efficiency import generic
+from sim.physics.efficiency import STACKS, generic
 from sim.scenario import Scenario, simulate
 from workloads.synthetic.chat import chat
 from workloads.trace import Trace
@@ -201,3 +201,9 @@ def test_other_files_are_refused(tmp_path: Path, small: ClientRun) -> None:
         read(path)
     with pytest.raises(ValueError, match="cannot be read"):
         read(tmp_path / "nowhere.json")
+
+
+@pytest.mark.parametrize("stack", [None, *STACKS])
+def test_factors_of_one_change_no_constant(stack: str | None) -> None:
+    constants = generic(stack=stack)
+    assert clientfit.scaled(constants, 1.0, 1.0, 1.0) == constants
