@@ -13,7 +13,7 @@ from experiments.shown.table_experiment import Answer, Flag, Names, check_counts
 from experiments.tried.instance import Instance
 from sim.physics.memory import weight_bytes_per_device
 from sim.physics.parallelism import Parallelism
-from sim.physics.precision import PRECISIONS, Precision
+from sim.physics.precision import Precision, possible
 from sim.physics.totals import decodes
 from workloads import models
 
@@ -119,12 +119,7 @@ def run(
     model = models.load(name)
     rows, curves = [], []
     for chip in map(hardware_profiles.load, chips):
-        able = [
-            one
-            for one in PRECISIONS.values()
-            if any(unit in chip.peak_flops_per_second for unit in one.compute)
-            and not (one.experts_only and model.mixture is None)
-        ]
+        able = possible(chip, has_experts=model.mixture is not None)
         whole = {one.name: Instance(model, chip, one, tensor) for one in able}
         batches = np.arange(1, MOST_BATCH + 1)
         times = {name: _decoding(instance, batches, context) for name, instance in whole.items()}

@@ -136,13 +136,23 @@ def compute_unit(precision: Precision, hardware: HardwareProfile) -> str:
         remedy = {"fp8": "w8a16", "fp8_block": "w8a16", "w8a8": "w8a16", "w4a8": "w4a16", "w4a4": "w4a16"}.get(
             precision.name.partition("-")[0]
         )
-        possible = [one.name for one in PRECISIONS.values() if {*one.compute} & {*peaks} and not one.experts_only]
+        allowed = [one.name for one in possible(hardware, has_experts=False)]
         raise ValueError(
             f"precision {precision.name!r} computes in {' or '.join(precision.compute)}, which {hardware.title} "
-            f"lacks (it has {', '.join(peaks)}); allowed on this chip are {', '.join(possible) or 'none'}"
-            + (f"; engines run such weights as {remedy} there" if remedy in possible else "")
+            f"lacks (it has {', '.join(peaks)}); allowed on this chip are {', '.join(allowed) or 'none'}"
+            + (f"; engines run such weights as {remedy} there" if remedy in allowed else "")
         )
     return max(units, key=lambda unit: peaks[unit])  # the first of equals
+
+
+def possible(hardware: HardwareProfile, *, has_experts: bool) -> list[Precision]:
+    """Return the known precisions in which a chip computes, of a model with routed experts or without."""
+    units = hardware.peak_flops_per_second.keys()
+    return [
+        one
+        for one in PRECISIONS.values()
+        if not units.isdisjoint(one.compute) and (has_experts or not one.experts_only)
+    ]
 
 
 def sixteen_bit_unit(hardware: HardwareProfile) -> str:
