@@ -107,8 +107,8 @@ class Engine:
         A `late` one comes after the decisions of this instant: behind the others, and seen by the next decision.
         """
         waiting = self.ledger.waiting
-        if not late and waiting and waiting[-1].arrival == sequence.arrival:
-            queue_up(waiting, sequence)
+        if waiting and waiting[-1].arrival == sequence.arrival:
+            queue_up(waiting, sequence, late)
         else:
             waiting.append(sequence)
         if self._wake is None:

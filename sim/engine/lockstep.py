@@ -138,11 +138,7 @@ class LockstepGroup:
         if chosen and sequence.path:  # what a rank caches of a text is noted on the run: each rank has its own
             copies = self._runs[chosen]
             sequence.path = tuple(copies.setdefault(run, Run(run.first, run.last)) for run in sequence.path)
-        waiting = self._ranks[chosen].ledger.waiting
-        if late:
-            waiting.append(sequence)
-        else:
-            queue_up(waiting, sequence)
+        queue_up(self._ranks[chosen].ledger.waiting, sequence, late)
         self._has_news = True
         if self._wake is None:
             self._wake = Moment(self.env, 0, self._decide, DECISION)

@@ -108,9 +108,17 @@ class Sequence:
         return f"<request {self.index}: {self.computed}/{self.tokens} computed, {self.generated} generated>"
 
 
-def queue_up(waiting: deque[Sequence], sequence: Sequence) -> None:
-    """Put a request that has just arrived behind the others; requests of one instant in order of their index."""
+def queue_up(waiting: deque[Sequence], sequence: Sequence, late: bool) -> None:
+    """Put a request that has just arrived behind the others; requests of one instant in order of their index.
+
+    `late` : it comes after the decisions of this instant, and stays behind those who were there before them.
+    """
     place = len(waiting)
-    while place and waiting[place - 1].arrival == sequence.arrival and waiting[place - 1].index > sequence.index:
+    while (
+        not late
+        and place
+        and waiting[place - 1].arrival == sequence.arrival
+        and waiting[place - 1].index > sequence.index
+    ):
         place -= 1
     waiting.insert(place, sequence)
