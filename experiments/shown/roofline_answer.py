@@ -33,7 +33,7 @@ def plot(frame: pd.DataFrame) -> Figure:
     ]
     title = f"{frame.attrs['chip']}: " + max(counts, key=lambda text: int(text.split()[0]))
     figure = new_figure(title, f"{frame.attrs['what']}; constants: {frame.attrs['level']}")
-    axes = plain_axes(figure, 0.1, 0.13, 0.63, top_of_axes(figure) - 0.17)
+    axes = plain_axes(figure, 0.1, 0.13, 0.58, top_of_axes(figure) - 0.17)
     low = min(work["intensity"].min() / 2, 0.5)
     high = max(work["intensity"].max() * 2, 4 * peaks[-1] / bandwidth)
     x = np.geomspace(low, high, 200)

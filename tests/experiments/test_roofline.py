@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -131,3 +132,18 @@ def test_the_memory_of_a_card_adds_up_and_shows_what_no_term_explains(capsys: py
     assert any("a real server had 2,588" in note for note in memory.attrs["notes"])
     assert run(model="gpt3-175b", decode=1) == 0
     assert "does not fit" in capsys.readouterr().out
+
+
+def test_names_of_operators_lie_within_the_figure_and_apart() -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Text
+
+    figure = plot(table(Question("gpt-oss-120b", "h100-sxm", 1, "w16a16", 512, 32, 4096, "generic")))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # which places the names
+    (axes,) = figure.axes
+    boxes = [Text.get_window_extent(text, canvas.get_renderer()) for text in axes.texts]  # without their arrows
+    assert any("in a window" in text.get_text().replace("\n", " ") for text in axes.texts)
+    assert all(box.x1 <= figure.bbox.x1 for box in boxes)
+    heights = sorted((box.y0, box.y1) for box in boxes)
+    assert all(lower[1] <= upper[0] for lower, upper in itertools.pairwise(heights))
